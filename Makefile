@@ -1,0 +1,38 @@
+# make demo      set up, simulate a small data set, train on it, evaluate, show the results
+# make test      set up and run the tests (make test-slow: those that take minutes)
+# make lint      ruff, check and format
+# make setup     only create .venv
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: setup demo test test-slow lint format clean
+
+setup: .venv/done
+
+.venv/done: requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt \
+		-r requirements.txt -r requirements-dev.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python -m datasets.synthetic --out data/demo --train 12 --test 4 --seed 0
+	$(BIN)/python train.py --config configs/demo.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv data

@@ -1,0 +1,66 @@
+"""Reading images: one grey level a pixel, errors that name the file."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """Grey levels [H, W], uint8 or uint16; of a colour image the red channel (published)."""
+    image = _decode(path)
+    return image if image.ndim == 2 else np.ascontiguousarray(image[:, :, 2])  # B, G, R
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Foreground [H, W] bool: where a grey level, or a colour channel but alpha, is above 0."""
+    image = _decode(path)
+    return image > 0 if image.ndim == 2 else (image[:, :, :3] > 0).any(axis=2)
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        content = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    # A PNG that ends early would have libpng write lines of its own to stderr.
+    torn = content[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and b"IEND" not in content[-16:].tobytes()
+    image = None
+    if len(content) and not torn:
+        with suppress(cv2.error):  # raised by a header that asks for an absurd size
+            image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(f"{path}: not a readable image (empty, truncated or of another kind)")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: {image.dtype} pixels; expected 8- or 16-bit grey levels")
+    return image
+
+
+def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame [H, W] at size (H', W'): bicubic to enlarge, area means to shrink."""
+    if frame.shape == tuple(size):
+        return frame
+    shrinks = size[0] < frame.shape[0] or size[1] < frame.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(frame, (size[1], size[0]), interpolation=method)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int], method: str = "nearest") -> np.ndarray:
+    """A mask [H, W] bool at size (H', W').
+
+    `bicubic` interpolates and takes what is above 0, which dilates targets (published).
+    """
+    if mask.shape == tuple(size):
+        return mask
+    flag = {"nearest": cv2.INTER_NEAREST_EXACT, "bicubic": cv2.INTER_CUBIC}[method]
+    grey = mask.astype(np.uint8) * 255
+    return cv2.resize(grey, (size[1], size[0]), interpolation=flag) > 0

@@ -1,0 +1,261 @@
+"""Sequences of frames and their masks on disk, read lazily."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from datasets.images import IMAGE_SUFFIXES, read_frame, read_mask, resize_frame, resize_mask
+from datasets.layouts import Layout
+from utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Consecutive frames of one scene, with masks where they exist.
+
+    `frame_paths` are in temporal order; `mask_paths` and `centroid_paths` run beside them or are
+    None. `resize_to` is the (H, W) that everything is resized to on reading.
+    """
+
+    name: str
+    frame_paths: tuple[Path, ...]
+    mask_paths: tuple[Path, ...] | None = None
+    centroid_paths: tuple[Path, ...] | None = None
+    resize_to: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame_paths)
+
+    @property
+    def has_masks(self) -> bool:
+        return self.mask_paths is not None
+
+    @cached_property
+    def stored_size(self) -> tuple[int, int]:
+        """(H, W) of the first frame as it lies on disk."""
+        return read_frame(self.frame_paths[0]).shape
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the arrays that are read."""
+        return self.resize_to or self.stored_size
+
+    def frames(self, start: int, stop: int) -> np.ndarray:
+        """Grey levels of frames [start, stop): [n, H, W], uint8 or uint16.
+
+        Raises InputError, naming the file, if one is unreadable or of another size or depth.
+        """
+        frames = [self._frame(path) for path in self.frame_paths[start:stop]]
+        depths = {frame.dtype for frame in frames}
+        if len(depths) > 1:
+            raise InputError(f"{self.frame_paths[start].parent}: 8-bit and 16-bit frames are mixed")
+        return np.stack(frames)
+
+    def iter_frames(self) -> Iterator[np.ndarray]:
+        """All frames [H, W], one at a time."""
+        return (self._frame(path) for path in self.frame_paths)
+
+    def masks(self, start: int, stop: int) -> np.ndarray:
+        """The full extent of the targets in frames [start, stop): [n, H, W] bool."""
+        return np.stack([self._mask(path) for path in self.mask_paths[start:stop]])
+
+    def centroids(self, start: int, stop: int) -> np.ndarray:
+        """The centroid masks of frames [start, stop): [n, H, W] bool."""
+        return np.stack([self._mask(path) for path in self.centroid_paths[start:stop]])
+
+    def _frame(self, path: Path) -> np.ndarray:
+        frame = read_frame(path)
+        self._check_size(path, frame)
+        return resize_frame(frame, self.resize_to) if self.resize_to else frame
+
+    def _mask(self, path: Path) -> np.ndarray:
+        mask = read_mask(path)
+        self._check_size(path, mask)
+        return resize_mask(mask, self.resize_to) if self.resize_to else mask
+
+    def _check_size(self, path: Path, image: np.ndarray) -> None:
+        if image.shape != self.stored_size:
+            raise InputError(
+                f"{path}: {image.shape[0]} x {image.shape[1]} pixels, but the sequence began with "
+                f"{self.stored_size[0]} x {self.stored_size[1]}: all its frames and masks must "
+                "have one size"
+            )
+
+
+def open_split(
+    layout: Layout, root: str | Path, split: str, masks_due: bool = False
+) -> list[Sequence]:
+    """The sequences of a split, in the order of its list.
+
+    Args:
+        layout: where things lie under `root`.
+        split: one of the layout's lists, or any name where the layout needs no lists.
+        masks_due: whether sequences without masks are an error (training).
+
+    Raises InputError for a missing folder, list or sequence, an empty one, and masks that do not
+    pair with the frames.
+    """
+    names = list_sequences(layout, root, split)
+    sequences = []
+    for name in names:
+        sequence, faults = open_sequence(layout, root, split, name)
+        if faults:
+            more = f" (and {len(faults) - 1} more: see datasets.check)" if len(faults) > 1 else ""
+            raise InputError(faults[0] + more)
+        sequences.append(sequence)
+    without = [s.name for s in sequences if not s.has_masks]
+    if without and (masks_due or len(without) < len(sequences)):
+        wanted = mask_folder(layout, root, split, without[0], layout.masks)
+        raise InputError(f"{wanted}: no masks for {without[0]}, where masks are due")
+    return sequences
+
+
+def split_validation(
+    sequences: list[Sequence], fraction: float, seed: int
+) -> tuple[list[Sequence], list[Sequence]]:
+    """Training sequences and, at random, a fraction of them (at least one) held out.
+
+    Raises InputError if there are fewer than two.
+    """
+    if len(sequences) < 2:
+        raise InputError(
+            "one training sequence cannot be split into training and validation: add another, or "
+            "use --select_on test"
+        )
+    count = min(max(1, round(fraction * len(sequences))), len(sequences) - 1)
+    held_out = set(np.random.default_rng(seed).permutation(len(sequences))[:count].tolist())
+    training = [s for i, s in enumerate(sequences) if i not in held_out]
+    return training, [s for i, s in enumerate(sequences) if i in held_out]
+
+
+def list_sequences(layout: Layout, root: str | Path, split: str) -> list[str]:
+    """The names in a split's list file: the distinct first parts of its lines, in their order."""
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --datapath names the folder of {layout.name}")
+    path = root / layout.list_of(split)
+    if path.is_file():
+        names = _read_list(path)
+        if not names:
+            raise InputError(f"{path}: the list is empty; expected one sequence a line")
+        return names
+    if layout.lists_required:
+        raise InputError(f"{path}: no such list of the {split} sequences of {layout.name}")
+    others = [root / other for s, other in layout.lists.items() if s != split]
+    taken = {name for other in others if other.is_file() for name in _read_list(other)}
+    names = [name for name in _sequences_on_disk(layout, root, split) if name not in taken]
+    if not names:
+        raise InputError(f"{root}: no sequences found; expected {root / layout.frames}")
+    return names
+
+
+def open_sequence(
+    layout: Layout, root: str | Path, split: str, name: str
+) -> tuple[Sequence | None, list[str]]:
+    """A sequence and the faults of its files, each one line that names a path.
+
+    Nothing is decoded. The sequence is None where it has no frames at all.
+    """
+    root = Path(root)
+    folder = root / _fill(layout.frames, layout, split, name)
+    if not folder.is_dir():
+        return None, [f"{folder}: no such folder, but the {split} list names {name}"]
+    frames = _images_in(folder)
+    if not frames:
+        kinds = ", ".join(s[1:] for s in IMAGE_SUFFIXES)
+        return None, [f"{folder}: holds no frames (files of {kinds})"]
+    paired: dict[str, tuple[Path, ...] | None] = {}
+    faults: list[str] = []
+    for kind, pattern in (("masks", layout.masks), ("centroids", layout.centroids)):
+        masks = mask_folder(layout, root, split, name, pattern) if pattern else None
+        paired[kind] = None
+        if masks is not None and masks.is_dir():
+            paired[kind], missing = _pair(frames, masks)
+            faults += missing
+    masks = paired["masks"] or paired["centroids"]
+    centroids = paired["centroids"] or paired["masks"]
+    return Sequence(name, tuple(frames), masks, centroids, layout.size), faults
+
+
+def mask_folder(layout: Layout, root: str | Path, split: str, name: str, pattern: str) -> Path:
+    """Where the masks of a sequence should lie: under the root, or else under the clean one."""
+    root = Path(root)
+    filled = _fill(pattern, layout, split, name)
+    absolute = root.absolute()
+    if layout.clean_root and absolute.parent.name == layout.clean_root[0]:
+        clean = absolute.parent.parent / layout.clean_root[1] / filled
+        if not (root / filled).is_dir() and clean.is_dir():
+            return clean
+    return root / filled
+
+
+def natural_order(path: Path) -> tuple:
+    """Sort key that takes digits as numbers: 2.png before 10.png, 1 and 00001 alike."""
+    parts = re.split(r"(\d+)", path.stem)
+    return tuple(int(part) if part.isdecimal() else part.lower() for part in parts)
+
+
+def grey_statistics(sequences: list[Sequence], most: int = 400) -> tuple[float, float]:
+    """Mean and standard deviation of the grey levels over at most `most` frames, evenly spread."""
+    places = [(s, i) for s in sequences for i in range(len(s))]
+    chosen = places[:: -(-len(places) // most)]
+    count, total, squares = 0, 0.0, 0.0
+    for sequence, i in chosen:
+        frame = sequence.frames(i, i + 1).astype(np.float64)
+        count += frame.size
+        total += frame.sum()
+        squares += np.square(frame).sum()
+    mean = total / count
+    return float(mean), float(max(squares / count - mean**2, 0.0) ** 0.5)
+
+
+def _fill(pattern: str, layout: Layout, split: str, name: str) -> str:
+    return pattern.format(sequence=name, folder=layout.folders.get(split, split))
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list ({error})") from None
+    return list(dict.fromkeys(name for line in lines if (name := line.strip().split("/")[0])))
+
+
+def _sequences_on_disk(layout: Layout, root: Path, split: str) -> list[str]:
+    """Names for which the layout's frame folder exists and holds an image."""
+    before, _, after = layout.frames.format(
+        sequence="\0", folder=layout.folders.get(split, split)
+    ).partition("\0")
+    base = root / before
+    candidates = sorted((p for p in base.glob("*") if p.is_dir()), key=natural_order)
+    return [p.name for p in candidates if _images_in(Path(f"{p}{after}"))]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((p for p in files if not p.name.startswith(".")), key=natural_order)
+
+
+def _pair(frames: list[Path], folder: Path) -> tuple[tuple[Path, ...], list[str]]:
+    """The mask of every frame by number, and what does not pair."""
+    masks = {natural_order(path): path for path in _images_in(folder)}
+    faults = [
+        f"{path}: a frame without its mask in {folder}"
+        for path in frames
+        if natural_order(path) not in masks
+    ]
+    numbers = {natural_order(path) for path in frames}
+    faults += [
+        f"{path}: a mask without its frame in {frames[0].parent}"
+        for number, path in masks.items()
+        if number not in numbers
+    ]
+    return tuple(masks[n] for path in frames if (n := natural_order(path)) in masks), faults

@@ -1,0 +1,328 @@
+"""The verbs that need several rooms: load a detector, train an epoch, evaluate, test a run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets import Layout, Sequence, find_layout, grey_statistics, open_split
+from metrics import Counts, ShootingRule
+from models import Detector, build_network
+from models.windows import overlap
+from utils.checkpoints import load_checkpoint, load_weights, window_length
+from utils.devices import choose_device
+from utils.errors import InputError
+from utils.files import writable_folder
+from utils.logs import progress
+from utils.pictures import ExampleCollector, ProbabilityWriter
+from utils.plots import plot_frames
+from utils.reports import versions, write_results
+from utils.runs import Run
+
+Observer = Callable[[Sequence, int, np.ndarray], None]
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of the grey levels, and where they come from."""
+
+    mean: float
+    std: float
+    source: str
+
+
+def choose_normalisation(
+    layout: Layout,
+    sequences: list[Sequence],
+    *,
+    mean: float | None = None,
+    std: float | None = None,
+    prefer: str = "dataset",
+    of_run: tuple[float, float] | None = None,
+) -> Normalisation:
+    """Mean and std by `prefer`, which is --normalize: dataset, run or images.
+
+    `dataset` takes those of the layout (published behaviour), else the run's, else the images'.
+    `mean` and `std` given by hand win. Raises InputError if the run's are asked for and unknown.
+    """
+    if (mean is None) != (std is None):
+        raise InputError("--mean and --std go together: give both or neither")
+    if mean is not None:
+        return Normalisation(mean, std, "given")
+    of_layout = layout.mean is not None and layout.std is not None
+    if prefer == "dataset" and of_layout:
+        return Normalisation(layout.mean, layout.std, f"data set {layout.name}")
+    if prefer != "images" and of_run:
+        return Normalisation(*of_run, "run")
+    if prefer == "run":
+        raise InputError("the run does not say its mean and std: give --mean and --std")
+    mean, std = grey_statistics(sequences)
+    if not std > 0:
+        raise InputError("all frames are one flat grey: no standard deviation to divide by")
+    return Normalisation(mean, std, "images")
+
+
+def load_detector(
+    run: Run,
+    checkpoint: str | int = "best",
+    *,
+    device="cpu",
+    seqlen: int | None = None,
+    normalise: Callable[[tuple[float, float] | None], Normalisation] | None = None,
+) -> tuple[Detector, str, Normalisation]:
+    """The Detector of a run (ours or released), its model's name and its normalisation.
+
+    Args:
+        checkpoint: `best`, `last`, or N for `epoch_N_model.pth`.
+        seqlen: what the caller expects T to be.
+        normalise: picks mean and std, given the run's (None where it does not know them); by
+            default those of the run.
+
+    Raises InputError for weights of another model, a torn or foreign file, another T.
+    """
+    path = run.checkpoint(checkpoint)
+    state = load_checkpoint(path)
+    model = state.get("model") or run.model
+    if model is None:
+        raise InputError(
+            f"{run.folder}: neither its name, options nor logs/<model>.txt say the model"
+        )
+    T = state.get("seqlen") or window_length(state) or seqlen or 40
+    if seqlen is not None and seqlen != T:
+        raise InputError(f"--seqlen {seqlen}: {path} was trained on windows of {T} frames")
+    network = build_network(model, seqlen=T)
+    load_weights(network, state, model, path)
+    of_run = _run_normalisation(run, state)
+    if normalise is None:
+        normalise = lambda known: _of_run_or_fail(run, known)  # noqa: E731
+    normalisation = normalise(of_run)
+    detector = Detector(network, normalisation.mean, normalisation.std, device)
+    return detector, model, normalisation
+
+
+def _run_normalisation(run: Run, state: dict) -> tuple[float, float] | None:
+    """Mean and std that a run was trained with: stored (ours), or its layout's (released)."""
+    if "mean" in state and "std" in state:
+        return float(state["mean"]), float(state["std"])
+    try:
+        layout = find_layout(run.dataset or "")
+    except InputError:
+        return None
+    return None if layout.mean is None else (layout.mean, layout.std)
+
+
+def _of_run_or_fail(run: Run, known: tuple[float, float] | None) -> Normalisation:
+    if known is None:
+        raise InputError(f"{run.folder}: does not say its mean and std: give --mean and --std")
+    return Normalisation(*known, "run")
+
+
+def evaluate(
+    detector: Detector,
+    sequences: list[Sequence],
+    rule: ShootingRule,
+    observers: Iterable[Observer] = (),
+    label: str = "detect",
+) -> dict[str, Counts]:
+    """Detect in every sequence and count; a sequence without masks is detected, not counted.
+
+    Observers are called with (sequence, frame index from 0, probability [H, W]) for every frame.
+    Returns the counts by sequence name.
+    """
+    counts: dict[str, Counts] = {}
+    with progress(sum(map(len, sequences)), "frame", label) as bar:
+        for sequence in sequences:
+            total = Counts(rule.thresholds)
+            for i, probability in enumerate(detector.stream(sequence.iter_frames())):
+                if sequence.has_masks:
+                    mask = sequence.masks(i, i + 1)[0]
+                    same = sequence.centroid_paths == sequence.mask_paths
+                    centroids = mask if same else sequence.centroids(i, i + 1)[0]
+                    total = total + rule.count(probability, centroids, mask)
+                for observe in observers:
+                    observe(sequence, i, probability)
+                bar.update()
+            if sequence.has_masks:
+                counts[sequence.name] = total
+    return counts
+
+
+def assemble_results(
+    run: Run, model: str, layout: Layout, protocol: dict, counts: dict[str, Counts]
+) -> dict:
+    """What `metrics.json` holds: protocol, overall, subsets (by sequence name) and sequences.
+
+    Without any counts (no masks) `overall` is None.
+    """
+
+    def total(names: Iterable[str]) -> dict:
+        return sum((counts[n] for n in names), start=Counts(protocol["thresholds"])).report()
+
+    return {
+        "run": run.name,
+        "model": model,
+        "dataset": layout.name,
+        "protocol": protocol,
+        "overall": total(counts) if counts else None,
+        "subsets": {
+            subset: total(n for n in names if n in counts)
+            for subset, names in layout.subsets.items()
+            if counts
+        },
+        "sequences": {name: c.report() for name, c in counts.items()},
+    }
+
+
+def describe_protocol(
+    detector: Detector, normalisation: Normalisation, rule: ShootingRule, split: str
+) -> dict:
+    """Everything that a number depends on; stored and printed with every result."""
+    return {
+        "split": split,
+        "window_radius": rule.window_radius,
+        "border": rule.border,
+        "hit_neighbourhood": "3 x 3, 8-connected targets",
+        "comparison": "score >= threshold, in float64",
+        "thresholds": list(rule.thresholds),
+        "iou": f"pixels over the whole set, score > {rule.iou_threshold}",
+        "auc": "trapezoid over (Fa, Pd) at the thresholds, without (0, 0) and (1, 1)",
+        "seqlen": detector.seqlen,
+        "overlap": overlap(detector.seqlen),
+        "fusion": "maximum of the sigmoid",
+        "normalisation": normalisation._asdict(),
+        "precision": "fp32",
+        "device": str(detector.device),
+        "versions": versions(),
+    }
+
+
+def score_run(
+    run: Run,
+    options: argparse.Namespace,
+    checkpoint: str | int = "best",
+    split: str | None = None,
+    output: Path | None = None,
+    visual: bool = False,
+) -> tuple[dict, list[Path]]:
+    """Evaluate a run on a split and write everything; the results and the paths written.
+
+    Args:
+        options: datapath, dataset, seqlen, device, gpu and the options of
+            `utils.options.add_scoring`.
+        output: folder to write to; None for the run's own.
+        visual: write probability PNGs too (they always are where there are no masks to score).
+    """
+    layout = find_layout(options.dataset)
+    split = split or layout.evaluation_split
+    sequences = open_split(layout, options.datapath, split)
+    rule = ShootingRule(options.window_radius, options.border, iou_threshold=options.threshold_eval)
+    folder = writable_folder(output or run.folder, "name another folder with --output DIR")
+    device = choose_device(options.device, options.gpu)
+
+    def normalise(of_run):
+        return choose_normalisation(
+            layout, sequences, mean=options.mean, std=options.std, prefer=options.normalize,
+            of_run=of_run,
+        )  # fmt: skip
+
+    detector, model, normalisation = load_detector(
+        run, checkpoint, device=device, seqlen=options.seqlen, normalise=normalise
+    )
+    examples = ExampleCollector(sequences)
+    observers = [examples]
+    if visual or not sequences[0].has_masks:
+        observers.append(ProbabilityWriter(folder / "visual", layout.first_number))
+    counts = evaluate(detector, sequences, rule, observers)
+    protocol = describe_protocol(detector, normalisation, rule, split)
+    results = assemble_results(run, model, layout, protocol, counts)
+    suffix = f"_epoch-{checkpoint}" if isinstance(checkpoint, int) else ""
+    paths = write_results(folder, suffix, str(options), results)
+    picture = folder / f"frames{suffix}.png"
+    plot_frames(picture, examples.examples, f"{model} on {layout.name}")
+    return results, [*paths, picture, *([folder / "visual"] if len(observers) > 1 else [])]
+
+
+def learning_rate(
+    schedule: str, peak: float, epoch: int, progress: float, *, step_size: int, decay: float,
+    floor: float = 1e-5,
+) -> float:  # fmt: skip
+    """The learning rate at an epoch (from 0) and a share `progress` (0 to 1) of all steps.
+
+    `step`: peak x decay every step_size epochs, not below 1e-5 (published). `one_cycle`: up from
+    peak / 25 over the first 30 % of the steps, then down to nearly 0, both as half a cosine
+    (Smith and Topin 2018).
+    """
+    if schedule == "step":
+        return max(peak * decay ** (epoch // step_size), floor)
+    rise, low, last = 0.3, peak / 25, peak / 25e4
+    if progress < rise:
+        start, stop, part = low, peak, progress / rise
+    else:
+        start, stop, part = peak, last, (progress - rise) / (1 - rise)
+    return stop + (start - stop) * (1 + math.cos(math.pi * part)) / 2
+
+
+def train_one_epoch(
+    network: nn.Module,
+    loss_function: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches,
+    *,
+    rate: Callable[[int], float],
+    device: torch.device,
+    iou_threshold: float,
+    label: str,
+) -> dict:
+    """One pass over the batches.
+
+    Args:
+        batches: a loader of (frames [B, 1, T, h, w], masks [B, T, h, w], draws) over a
+            `ClipDataset`.
+        rate: the learning rate of step i of this epoch.
+
+    Returns mean loss, pixel IoU, last learning rate, and the seconds spent waiting for data and in
+    all. Raises InputError, naming the clips, if the loss is not finite.
+    """
+    network.train()
+    losses, intersection, union = [], 0, 0
+    began = ready = time.perf_counter()
+    waited = 0.0
+    with progress(len(batches), "step", label) as bar:
+        for step, (frames, masks, draws) in enumerate(batches):
+            waited += time.perf_counter() - ready
+            frames, masks = frames.to(device), masks.to(device)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
+            logits = network(frames)  # [B, T, h, w]
+            loss = loss_function(logits, masks)
+            value = loss.item()
+            if not math.isfinite(value):
+                clips = "; ".join(batches.dataset.describe(d) for d in draws)
+                raise InputError(
+                    f"the loss is {value} at step {step + 1} of {label}, on {clips}: the last "
+                    "checkpoint is kept; check these clips, or lower --learning_rate"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(value)
+            positive, truth = logits.detach().sigmoid() > iou_threshold, masks > 0
+            intersection += int((positive & truth).sum())
+            union += int((positive | truth).sum())
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+            bar.update()
+            ready = time.perf_counter()
+    return {
+        "loss": float(np.mean(losses)),
+        "train_iou": intersection / union if union else None,
+        "learning_rate": rate(len(batches) - 1),
+        "data_seconds": round(waited, 3),
+        "seconds": round(time.perf_counter() - began, 3),
+    }

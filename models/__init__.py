@@ -1,0 +1,15 @@
+"""Frames in, answers out: the networks, their registry, the window rule and the Detector."""
+
+from models import deeppro, deeppro_plus  # noqa: F401  (importing a network registers it)
+from models.detector import Detector
+from models.registry import build_network, network_names, register_network
+from models.windows import Window, split_windows
+
+__all__ = [
+    "Detector",
+    "Window",
+    "build_network",
+    "network_names",
+    "register_network",
+    "split_windows",
+]

@@ -1,0 +1,99 @@
+"""The Detector: frames in, one probability map a frame out.
+
+Every command that needs maps asks a Detector; the window arithmetic and the fusion of
+overlapping windows exist once, here.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.windows import window_stop
+from utils.errors import InputError
+
+
+class Detector:
+    """A network with its normalisation, window rule and overlap fusion.
+
+    Args:
+        network: [B, 1, T, H, W] in, logits [B, T, H, W] out; its `seqlen` is T.
+        mean, std: of the grey levels that the network was trained on.
+        device: where the network runs.
+    """
+
+    def __init__(self, network: nn.Module, mean: float, std: float, device="cpu"):
+        if not std > 0:
+            raise InputError(f"standard deviation {std}: expected a number above 0")
+        self.network = network.to(device).eval()
+        self.seqlen = network.seqlen
+        self.mean, self.std = float(mean), float(std)
+        self.device = torch.device(device)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Frames [N, H, W] (any N from 1, 8- or 16-bit grey levels) to probabilities [N, H, W]."""
+        return np.stack(list(self.stream(frames)))
+
+    def stream(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the probability map [H, W] (float32) of every frame [H, W], in order.
+
+        Windows of T frames that share int(0.1 T) frames, fused by the maximum of the sigmoid
+        (published behaviour). A map is yielded once no later window can change it, at most T
+        frames after its frame was read; T frames and T maps are held. A sequence shorter than T
+        is filled up by repeating its last frame; the maps of the filling are dropped.
+
+        Raises InputError if the size changes on the way, or if a map is not finite.
+        """
+        T = self.seqlen
+        recent: deque[np.ndarray] = deque(maxlen=T)
+        maps: deque[np.ndarray] = deque()  # of the frames [read - ..., covered)
+        read = covered = yielded = windows = 0
+        for frame in frames:
+            if recent and frame.shape != recent[-1].shape:
+                raise InputError(
+                    f"frame {read + 1} is {_size(frame)}, the frames before are "
+                    f"{_size(recent[-1])}: all frames of a sequence must have one size"
+                )
+            recent.append(frame)
+            read += 1
+            if read == window_stop(windows, T):
+                self._fuse(maps, recent, read - T - yielded)
+                covered, windows = read, windows + 1
+            # No later window begins before this frame.
+            settled = min(covered, max(read, covered + 1) - T)
+            while yielded < settled:
+                yield maps.popleft()
+                yielded += 1
+        if read > covered:
+            self._fuse(maps, recent, max(0, read - T) - yielded)
+        yield from maps
+
+    def _fuse(self, maps: deque, frames: Iterable[np.ndarray], offset: int) -> None:
+        """Add a window's maps to those pending, the first of them at maps[offset]."""
+        window = np.stack(list(frames))
+        for i, probability in enumerate(self._probabilities(window), start=offset):
+            if i < len(maps):
+                np.maximum(maps[i], probability, out=maps[i])
+            else:
+                maps.append(probability)
+
+    @torch.inference_mode()
+    def _probabilities(self, frames: np.ndarray) -> np.ndarray:
+        """One window: frames [n, H, W], n <= T, to probabilities [n, H, W] float32."""
+        count = len(frames)
+        filling = np.repeat(frames[-1:], self.seqlen - count, axis=0)
+        frames = np.concatenate([frames, filling])  # [T, H, W]
+        x = torch.from_numpy(frames.astype(np.float32)).to(self.device)
+        logits = self.network(((x - self.mean) / self.std)[None, None])[0]  # [T, H, W]
+        probabilities = logits.float().sigmoid()[:count].cpu().numpy()
+        if not np.isfinite(probabilities.sum()):
+            raise InputError(
+                "the probability map is not finite: the weights or the frames hold NaN or infinity"
+            )
+        return probabilities
+
+
+def _size(frame: np.ndarray) -> str:
+    return " x ".join(str(n) for n in frame.shape)

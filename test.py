@@ -1,0 +1,77 @@
+"""Evaluate a run on a data set: Pd, Fa, AUC and IoU, counted as the published evaluator does.
+
+  python test.py --seqlen 40 --datapath DIR --dataset NUDT-MIRSDT --logpath ./log/ --log_dir RUN
+
+finds the run at LOGPATH/RUN or LOGPATH/sem_seg/RUN (ours or a released one) and writes, to its
+folder or to --output: eval.txt, metrics.json, sequences.csv, roc.png, frames.png.
+"""
+
+import argparse
+from pathlib import Path
+
+from datasets import layout_names
+from engine import score_run
+from metrics import BORDERS
+from utils.errors import InputError, run_command
+from utils.options import (
+    Parser,
+    add_common,
+    add_data,
+    add_device,
+    add_scoring,
+    number_above,
+    parse_options,
+)
+from utils.reports import print_results
+from utils.runs import find_run
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="test.py", description=__doc__)
+    group = parser.add_argument_group("run")
+    group.add_argument("--log_dir", metavar="RUN", help="name of the run's folder (required)")
+    group.add_argument("--logpath", default="./log/", help="folder that holds the runs")
+    group.add_argument(
+        "--epoch", type=number_above(0, int), metavar="N",
+        help="checkpoint epoch_N_model.pth, results in eval_epoch-N.txt; default: the best",
+    )  # fmt: skip
+    add_data(parser, layout_names())
+    parser.add_argument(
+        "--split", choices=("val", "test"),
+        help="which list; default: the one that is published as the test list",
+    )  # fmt: skip
+    add_scoring(parser, BORDERS)
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", type=Path, help="folder to write to; default: the run's own")
+    group.add_argument(
+        "--visual", action=argparse.BooleanOptionalAction, default=False,
+        help="write 8-bit probability PNGs under visual/<sequence>/",
+    )  # fmt: skip
+    group.add_argument(
+        "--attribution", action=argparse.BooleanOptionalAction, default=False,
+        help="published flag; the published sources hold no working tool and neither does this yet",
+    )  # fmt: skip
+    add_device(parser)
+    parser.add_argument(
+        "--batch_size", type=number_above(0, int), default=1,
+        help="published flag; windows are processed one at a time whatever it says",
+    )  # fmt: skip
+    add_common(parser)
+    return parser
+
+
+def main() -> None:
+    options = parse_options(build_parser(), "test")
+    if options.attribution:
+        raise InputError("--attribution: not available yet; leave it out")
+    if not options.log_dir:
+        raise InputError("--log_dir RUN is missing: it names the run to evaluate")
+    run = find_run(options.logpath, options.log_dir)
+    results, paths = score_run(
+        run, options, options.epoch or "best", options.split, options.output, options.visual
+    )
+    print_results(results, paths)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""The ground floor: errors, options, files, runs, checkpoints, logs, reports and plots."""

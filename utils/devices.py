@@ -1,0 +1,51 @@
+"""Where the arithmetic runs, and how it is seeded and fed with memory."""
+
+import ctypes
+import random
+
+import numpy as np
+import torch
+
+from utils.errors import InputError
+
+
+def choose_device(device: str = "auto", gpu: str | None = None) -> torch.device:
+    """The torch device for `--device {auto,cpu,cuda}` and `--gpu N`.
+
+    `auto` takes the GPU where there is one. InputError if a GPU asked for by name is not there.
+    """
+    if gpu is not None and not gpu.isdigit():
+        raise InputError(f"--gpu {gpu}: expected the number of one GPU, such as 0")
+    if device == "cpu" or (device == "auto" and gpu is None and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(gpu or 0)
+    if index >= count:
+        asked = f"--gpu {gpu}" if gpu is not None else "--device cuda"
+        raise InputError(
+            f"{asked}: this machine has {count} CUDA GPU(s); use --device cpu or another --gpu"
+        )
+    return torch.device("cuda", index)
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seed Python, NumPy and torch from whole numbers, such as (seed, epoch)."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks instead of handing them back to the kernel.
+
+    Layers allocate hundreds of megabytes; by default every one is mapped, page-faulted in and
+    unmapped anew, which costs more than the arithmetic. Elsewhere than on glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in malloc.h
+    mallopt(mmap_threshold, 2**31 - 1)
+    mallopt(trim_threshold, 2**31 - 1)

@@ -1,0 +1,45 @@
+"""What a command says: to the terminal, and with the time of day to the log of its run."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.files import write_text
+
+
+class Log:
+    """Says lines on the terminal (above progress bars) and appends them to a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def say(self, text: str) -> None:
+        tqdm.write(text)
+        with open(self.path, "a") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+
+def read_records(path: Path) -> list[dict]:
+    """The records of a JSON-lines file; a torn last line is left out, no file is no records."""
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def write_records(path: Path, records: list[dict]) -> None:
+    """A JSON-lines file, written whole."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def progress(total: int, unit: str, label: str) -> tqdm:
+    """A progress bar with a rate, on stderr; silent where stderr is no terminal."""
+    return tqdm(
+        total=total, unit=unit, desc=label, disable=None, dynamic_ncols=True, leave=False,
+        unit_scale=False, smoothing=0.1,
+    )  # fmt: skip

@@ -1,0 +1,185 @@
+"""Options: one parser, a YAML file below the command line, one line for every error."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from utils.errors import InputError, nearest, unknown_name
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that shows defaults, takes no abbreviations, and raises InputError in one line."""
+
+    def __init__(self, **arguments):
+        arguments.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(allow_abbrev=False, **arguments)
+
+    def error(self, message: str):
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        if message.startswith("unrecognized arguments: --"):
+            guess = nearest(message.split()[2].split("=")[0], flags)
+            message += f" (did you mean {guess}?)" if guess else ""
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults that say something, and descriptions as written."""
+
+    def _get_help_string(self, action):
+        silent = action.default in (None, False, argparse.SUPPRESS, "")
+        return action.help if silent else super()._get_help_string(action)
+
+
+def one_of(kind: str, names: list[str]):
+    """An argparse `type` that names the nearest of `names` if the value is none of them."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise argparse.ArgumentTypeError(str(unknown_name(kind, value, names)))
+        return value
+
+    return check
+
+
+def number_above(least: float, kind: type = float, or_equal: bool = False):
+    """An argparse `type`: a finite number above `least` (or equal to it)."""
+
+    def check(value: str):
+        try:
+            number = kind(value)
+        except ValueError:
+            number = None
+        if number is None or not (least < number < float("inf") or (or_equal and number == least)):
+            a = "a whole number" if kind is int else "a number"
+            bound = f"of at least {least}" if or_equal else f"above {least}"
+            raise argparse.ArgumentTypeError(f"{value!r}: expected {a} {bound}")
+        return number
+
+    return check
+
+
+def add_common(parser: Parser) -> None:
+    """The options of every command: --config and --debug."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE.yaml",
+        help="options from a YAML file with the sections train: and test:; the command line wins",
+    )  # fmt: skip
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def add_data(parser: Parser, datasets: list[str], **defaults) -> None:
+    """--dataset, --datapath and --seqlen, spelled as published."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset", default="NUDT-MIRSDT", metavar="NAME",
+        help=f"{', '.join(datasets)}, or a layout of your own as FILE.yaml",
+    )  # fmt: skip
+    group.add_argument(
+        "--datapath", type=Path, default=Path("datasets/NUDT-MIRSDT"), help="folder of the data set"
+    )
+    group.add_argument(
+        "--seqlen", type=number_above(0, int), default=defaults.get("seqlen"), metavar="T",
+        help="frames in a window; fixed by a checkpoint",
+    )  # fmt: skip
+
+
+def add_scoring(parser: Parser, borders: tuple[str, ...]) -> None:
+    """The options of the protocol: shooting rule, IoU and normalisation."""
+    group = parser.add_argument_group("protocol")
+    group.add_argument(
+        "--threshold_eval", type=number_above(0, or_equal=True), default=0.5,
+        help="a pixel is positive for the IoU above this probability",
+    )  # fmt: skip
+    group.add_argument(
+        "--window_radius", type=number_above(0, int, or_equal=True), default=4, metavar="R",
+        help="radius r of the (2r + 1) x (2r + 1) windows around target pixels within which a "
+        "predicted pixel is no false alarm; the published DeepPro rows had 5, the Plus rows 4",
+    )  # fmt: skip
+    group.add_argument(
+        "--border", choices=borders, default=borders[0],
+        help="windows at the edges: clipped there, or as in the published evaluator, where those "
+        "over the top or left edge vanish",
+    )  # fmt: skip
+    group.add_argument(
+        "--normalize", choices=("dataset", "run", "images"), default="dataset",
+        help="mean and std of the data set (published; of the run where the data set has none), of "
+        "the training run, or measured on the images",
+    )  # fmt: skip
+    group.add_argument("--mean", type=float, help="mean grey level, with --std")
+    group.add_argument("--std", type=number_above(0), help="standard deviation of grey levels")
+
+
+def add_device(parser: Parser) -> None:
+    """--device and --gpu."""
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="auto takes the GPU where there is one",
+    )  # fmt: skip
+    group.add_argument("--gpu", metavar="N", help="which GPU, by number (published default: 0)")
+
+
+def parse_options(
+    parser: Parser, section: str, argv: list[str] | None = None, saved: dict | None = None
+) -> argparse.Namespace:
+    """Parse in two stages: `saved` options, then the section of --config, then the command line.
+
+    Raises InputError for a key that is no option (with the nearest) and for a bad value.
+    """
+    first = Parser(add_help=False)
+    first.add_argument("--config", type=Path)
+    config = first.parse_known_args(argv)[0].config
+    below = _as_arguments(parser, saved or {}, "the saved options")
+    if config:
+        below += _as_arguments(parser, read_section(config, section), f"{config}, {section}:")
+    return parser.parse_args(below + (sys.argv[1:] if argv is None else list(argv)))
+
+
+def read_section(path: Path, section: str) -> dict:
+    """One section of a configuration file; InputError if the file or a section is unusable."""
+    values = read_yaml(path)
+    for key in values:
+        if key not in ("train", "test"):
+            raise InputError(f"{path}: unknown section {key!r}: expected train: and test:")
+    chosen = values.get(section) or {}
+    if not isinstance(chosen, dict):
+        raise InputError(f"{path}: {section}: expected `option: value` lines")
+    return chosen
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML mapping; InputError if the file cannot be read as one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as YAML ({reason})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected `key: value` lines")
+    return values
+
+
+def _as_arguments(parser: Parser, values: dict, source: str) -> list[str]:
+    """Options by name as the command-line arguments that would set them."""
+    actions = {a.dest: a for a in parser._actions if a.option_strings and a.dest != "help"}
+    arguments = []
+    for key, value in values.items():
+        if key not in actions or key == "config":
+            guess = nearest(str(key), actions)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise InputError(f"{source} unknown option {key!r}{hint}")
+        flags = actions[key].option_strings
+        if isinstance(value, bool):
+            if actions[key].nargs != 0:
+                raise InputError(f"{source} {key}: takes a value, not {value}")
+            negative = [f for f in flags if f.startswith("--no-")]
+            arguments += flags[:1] if value else negative[:1]
+        elif isinstance(value, (dict, list)):
+            raise InputError(f"{source} {key}: takes one value, not {value}")
+        elif value is not None:
+            arguments.append(f"{flags[0]}={value}")
+    return arguments

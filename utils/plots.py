@@ -1,0 +1,105 @@
+"""Pictures, drawn with matplotlib into PNG files that appear whole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from utils.files import written_whole
+
+FOUND, TRUTH = "#ff5c33", "#35c759"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def plot_roc(path: Path, reports: dict[str, dict], title: str) -> None:
+    """Pd over Fa at the thresholds of each named report, Fa on a logarithmic axis."""
+    figure = _figure(6.4, 4.6)
+    axes = figure.add_subplot()
+    for name, report in reports.items():
+        points = [
+            (fa, pd, threshold)
+            for fa, pd, threshold in zip(
+                report["fa"], report["pd"], report["thresholds"], strict=True
+            )
+            if fa is not None and pd is not None
+        ]
+        if not points:
+            continue
+        floor = 0.5 / report["pixels"]  # Fa = 0 is drawn at half a pixel
+        fa = [max(p[0], floor) for p in points]
+        auc = "" if report["auc"] is None else f", AUC {report['auc']:.4f}"
+        (line,) = axes.plot(fa, [p[1] for p in points], ".-", label=f"{name}{auc}")
+        for x, (_, pd, threshold) in zip(fa, points, strict=True):
+            if threshold == 0.5:
+                axes.plot(x, pd, "o", ms=9, mfc="none", color=line.get_color())
+    axes.set(xscale="log", ylim=(-0.03, 1.03), title=title)
+    axes.set(
+        xlabel="false-alarm rate Fa (circle: threshold 0.5)", ylabel="probability of detection Pd"
+    )
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_training(path: Path, records: list[dict]) -> None:
+    """Loss and validation IoU by epoch; a record is one line of `epochs.jsonl`."""
+    figure = _figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    epochs = [r["epoch"] for r in records]
+    axes.plot(epochs, [r["loss"] for r in records], ".-", color="#3366cc", label="training loss")
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    other = axes.twinx()
+    iou = [np.nan if r["iou"] is None else r["iou"] for r in records]
+    other.plot(epochs, iou, ".-", color=FOUND, label="validation IoU")
+    other.set(ylabel="IoU", ylim=(-0.03, 1.03))
+    figure.legend(loc="outside upper center", ncols=2)
+    _save(figure, path)
+
+
+def plot_frames(path: Path, examples: Sequence[dict], title: str) -> None:
+    """Frames with detections and truth above their probability maps.
+
+    An example holds `title`, `frame` [H, W], `probability` [H, W] and `truth` [H, W] bool, None
+    where there are no masks. What is found is the components of probability >= 0.5.
+    """
+    count = max(1, len(examples))
+    figure = _figure(2.7 * count, 6.0)
+    grid = figure.subplots(2, count, squeeze=False)
+    for (above, below), example in zip(grid.T, examples, strict=False):
+        low, high = np.percentile(example["frame"], (0.5, 99.8))
+        above.imshow(example["frame"], cmap="gray", vmin=low, vmax=max(high, low + 1))
+        below.imshow(example["probability"], cmap="inferno", vmin=0, vmax=1)
+        if example["truth"] is not None:
+            _boxes(above, example["truth"], TRUTH, margin=4)
+        _boxes(above, example["probability"] >= 0.5, FOUND, margin=2)
+        above.set_title(example["title"], fontsize=8)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    truth = "" if any(e["truth"] is None for e in examples) else "truth (green), "
+    figure.suptitle(f"{title}: {truth}detections (red); below: probability", fontsize=9)
+    _save(figure, path)
+
+
+def _boxes(axes, binary: np.ndarray, colour: str, margin: float) -> None:
+    """A box around every 8-connected component, `margin` pixels wide of it."""
+    _, _, components, _ = cv2.connectedComponentsWithStats(binary.astype(np.uint8))
+    for x, y, width, height, _ in components[1:]:
+        corner = (x - 0.5 - margin, y - 0.5 - margin)
+        size = (width + 2 * margin, height + 2 * margin)
+        axes.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=1.2))
