@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.errors import InputError
 
+PNG_END = b"IEND\xaeB`\x82"
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -33,7 +34,7 @@ def _decode(path: Path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     # A PNG that ends early would have libpng write lines of its own to stderr.
-    torn = content[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and b"IEND" not in content[-16:].tobytes()
+    torn = content[:4].tobytes() == b"\x89PNG" and PNG_END not in content.tobytes()
     image = None
     if len(content) and not torn:
         with suppress(cv2.error):  # raised by a header that asks for an absurd size

@@ -89,7 +89,12 @@ def results_table(reports: dict[str, dict]) -> str:
                 _text(report["iou"], ".4f"),
             )
         )
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    return text_table(rows)
+
+
+def text_table(rows: list[tuple[str, ...]]) -> str:
+    """Aligned columns under a rule; the first row is the heading, the first column the names."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
             cell.rjust(width) if c else cell.ljust(width)

@@ -1,0 +1,47 @@
+"""Fixtures that several folders share."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.synthetic import write_dataset
+from utils.errors import run_command
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory):
+    """A small simulated data set: 3 training and 2 test sequences of 26 frames of 24 x 24."""
+    folder = tmp_path_factory.mktemp("simulated")
+    write_dataset(folder, train=3, test=2, frames=26, size=24, seed=1)
+    return folder
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Run a command in this process: run_main(main, *arguments) -> (status, stdout, stderr)."""
+
+    def run(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        status = 0
+        try:
+            run_command(main)
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def write_image(path, image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, np.asarray(image))[1].tobytes())
+
+
+def write_frames(folder, count, size=(6, 8), value=100, first=1, digits=5) -> None:
+    """`count` flat PNG frames of growing grey level."""
+    for i in range(count):
+        image = np.full(size, value + i, np.uint8)
+        write_image(folder / f"{first + i:0{digits}d}.png", image)
