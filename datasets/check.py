@@ -78,35 +78,32 @@ def check_split(layout: Layout, root: Path, split: str) -> Findings:
 
 
 def _read_through(sequence: Sequence, found: Findings, bar) -> None:
+    """Add what one sequence holds to the findings."""
     found.sequences += 1
     found.masked += sequence.has_masks
     found.faults += missing_numbers(sequence.frame_paths)
-    sizes: Counter = Counter()
+    first = None  # the size of the first frame
     for path in sequence.frame_paths:
         bar.update()
         frame = _read(read_frame, path, found)
         if frame is None:
             continue
-        sizes[frame.shape] += 1
+        if first is None:
+            first = frame.shape
+            found.sizes[first] += 1
+        elif frame.shape != first:
+            found.faults.append(f"{path}: {_size(frame.shape)}, the sequence began {_size(first)}")
         found.frames += 1
         found.pixels += frame.size
         found.total += float(frame.sum(dtype=np.float64))
         found.squares += float(np.square(frame, dtype=np.float64).sum())
-        if frame.shape != next(iter(sizes)):
-            found.faults.append(
-                f"{path}: {_size(frame)}, the sequence began {_size(next(iter(sizes)))}"
-            )
-    found.sizes.update(dict.fromkeys(sizes, 1))
-    folders = dict.fromkeys((sequence.mask_paths, sequence.centroid_paths))
-    for paths in folders:
+    for paths in dict.fromkeys((sequence.mask_paths, sequence.centroid_paths)):
         for path in paths or ():
             mask = _read(read_mask, path, found)
             if mask is None:
                 continue
-            if sizes and mask.shape not in sizes:
-                found.faults.append(
-                    f"{path}: mask {_size(mask)}, frames {_size(next(iter(sizes)))}"
-                )
+            if first and mask.shape != first:
+                found.faults.append(f"{path}: mask {_size(mask.shape)}, frames {_size(first)}")
             if paths is sequence.centroid_paths:
                 found.targets += cv2.connectedComponents(mask.astype(np.uint8))[0] - 1
 
@@ -132,9 +129,8 @@ def _read(reader, path: Path, found: Findings) -> np.ndarray | None:
         return None
 
 
-def _size(shape) -> str:
-    h, w = getattr(shape, "shape", shape)
-    return f"{h} x {w}"
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]}"
 
 
 def check_dataset(layout: Layout, root: Path) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -153,24 +149,20 @@ def check_dataset(layout: Layout, root: Path) -> tuple[list[tuple[str, ...]], li
         faults += found.faults
     if not rows:
         raise InputError(faults[0] if faults else f"{root}: no sequences of {layout.name}")
-    if "train" in names and (root / layout.list_of("train")).is_file():
-        for split in set(names) - {"train"}:
-            shared = (
-                [n for n in names[split] if n in names["train"]]
-                if _same_place(layout, split)
-                else []
-            )
-            faults += [
-                f"{root / layout.lists[split]}: {n} is in the train list too" for n in shared
-            ]
+    if (root / layout.list_of("train")).is_file():
+        faults += _shared_with_training(layout, root, names)
     return rows, faults
 
 
-def _same_place(layout: Layout, split: str) -> bool:
-    """Whether equal names in the train list and this one mean the same frames."""
-    return layout.folders.get("train", "train") == layout.folders.get(split, split) or (
-        "{folder}" not in layout.frames
-    )
+def _shared_with_training(layout: Layout, root: Path, names: dict[str, list[str]]) -> list[str]:
+    """A line for every sequence that the train list shares with another one."""
+    training = names.pop("train", [])
+    return [
+        f"{root / layout.lists[split]}: {name} is in the train list too"
+        for split in names
+        for name in names[split]
+        if name in training and ("{folder}" not in layout.frames or not layout.folders)
+    ]
 
 
 def build_parser() -> Parser:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def load_checkpoint(path: str | Path, device="cpu") -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the protocol of foreign pickles
             state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "global" in str(error):

@@ -1,0 +1,79 @@
+import csv
+import filecmp
+
+import numpy as np
+import pytest
+
+from datasets import synthetic
+from datasets.layouts import find_layout
+from datasets.sequences import open_split
+
+
+def test_it_writes_what_the_layout_reads(simulated):
+    layout = find_layout("Synthetic")
+    for split, count in (("train", 3), ("test", 2)):
+        sequences = open_split(layout, simulated, split, masks_due=True)
+        assert [len(s) for s in sequences] == [26] * count
+        assert sequences[0].size == (24, 24)
+
+
+def test_truth_agrees_with_the_masks(simulated):
+    sequences = {s.name: s for s in open_split(find_layout("Synthetic"), simulated, "test")}
+    with open(simulated / "truth.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["sequence"] in sequences]
+    assert rows
+    for row in rows:
+        frame = int(row["frame"]) - 1
+        centroids = sequences[row["sequence"]].centroids(frame, frame + 1)[0]
+        mask = sequences[row["sequence"]].masks(frame, frame + 1)[0]
+        y, x = round(float(row["y"])), round(float(row["x"]))
+        assert centroids[y, x]
+        assert mask[y, x]
+        assert float(row["snr"]) > 0
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.0])
+def test_point_spread_has_its_centre_and_integral(sigma):
+    spot = synthetic.point_spread(10.3, 12.7, sigma, 25)
+    ys, xs = np.mgrid[:25, :25]
+    assert (spot * xs).sum() / spot.sum() == pytest.approx(10.3, abs=1e-3)
+    assert (spot * ys).sum() / spot.sum() == pytest.approx(12.7, abs=1e-3)
+    assert synthetic.point_spread(12, 12, sigma, 25).max() == pytest.approx(1)
+
+
+def test_texture_has_its_power_law():
+    rng = np.random.default_rng(0)
+    power = np.mean(
+        [np.abs(np.fft.rfft2(synthetic.power_law_texture(64, 3.0, rng))) ** 2 for _ in range(20)],
+        axis=0,
+    )
+    low, high = power[0, 4], power[0, 16]  # two octaves apart along one axis
+    assert np.log2(low / high) / 2 == pytest.approx(3.0, abs=0.5)
+
+
+def test_same_seed_same_bytes_and_a_rerun_replaces(tmp_path, run_main):
+    size = ("--train", 1, "--test", 1, "--frames", 4, "--size", 16)
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        assert run_main(synthetic.main, "--out", tmp_path / name, *size, "--seed", seed)[0] == 0
+    run_main(synthetic.main, "--out", tmp_path / "b", *size, "--seed", 5)
+    files = [str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*.*")]
+    assert len(files) == 2 * 3 * 4 + 3
+    assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", files, shallow=False)[0] == files
+    assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "c", files, shallow=False)[0] != files
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, run_main):
+    (tmp_path / "thesis.txt").write_text("precious")
+    status, _, err = run_main(synthetic.main, "--out", tmp_path)
+    assert status == 2
+    assert "not empty" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "option", [("--frames", 0), ("--size", 3), ("--train", -1), ("--seed", -2)]
+)
+def test_bad_numbers_are_one_line(tmp_path, run_main, option):
+    status, _, err = run_main(synthetic.main, "--out", tmp_path / "x", *option)
+    assert status == 2
+    assert err.count("\n") == 1

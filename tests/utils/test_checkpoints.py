@@ -1,0 +1,128 @@
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from tests.golden import RELEASED, needs_shared
+from utils.checkpoints import (
+    load_checkpoint,
+    load_newest,
+    load_weights,
+    save_checkpoint,
+    window_length,
+)
+from utils.errors import InputError
+from utils.runs import Run
+
+
+class Bomb:
+    """What a hostile checkpoint holds: code that runs when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def state(epoch=3, **more):
+    return {"epoch": epoch, "model_state_dict": nn.Linear(2, 3).state_dict(), **more}
+
+
+def test_a_checkpoint_reads_back(tmp_path):
+    saved = state(mean=1.5, records=[{"loss": 0.5, "iou": None}])
+    save_checkpoint(tmp_path / "a.pth", saved)
+    read = load_checkpoint(tmp_path / "a.pth")
+    assert torch.equal(read["model_state_dict"]["weight"], saved["model_state_dict"]["weight"])
+    assert (read["epoch"], read["mean"], read["records"]) == (3, 1.5, saved["records"])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_code_is_refused_and_never_run(tmp_path):
+    for i, hostile in enumerate(
+        (state(optimizer=Bomb(str(tmp_path / "ran"))), Bomb(str(tmp_path / "ran")))
+    ):
+        torch.save(hostile, tmp_path / f"{i}.pth")
+        with pytest.raises(InputError, match="could execute code"):
+            load_checkpoint(tmp_path / f"{i}.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb(str(tmp_path / "ran"))))
+    with pytest.raises(InputError, match=r"plain\.pth"):
+        load_checkpoint(tmp_path / "plain.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_truncated_files_are_refused(tmp_path, share):
+    save_checkpoint(tmp_path / "a.pth", state())
+    content = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"a\.pth: not a checkpoint"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "content", [{"model_state_dict": {"a": 1}}, {"weights": {}}, [1, 2], {"model_state_dict": 3}]
+)
+def test_foreign_contents_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="model_state_dict"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_text_missing_and_odd_epoch_are_refused(tmp_path):
+    (tmp_path / "a.pth").write_text("hello")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "a.pth")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "b.pth")
+    torch.save(state(epoch="three"), tmp_path / "c.pth")
+    with pytest.raises(InputError, match="whole number"):
+        load_checkpoint(tmp_path / "c.pth")
+
+
+def test_weights_of_another_model_or_shape_are_refused():
+    with pytest.raises(InputError, match=r"not the weights of B: 1 tensors missing, 0 unknown"):
+        load_weights(
+            nn.Sequential(nn.Linear(2, 3)),
+            {"model_state_dict": {"0.weight": torch.zeros(3, 2)}},
+            "B",
+            "a.pth",
+        )
+    with pytest.raises(InputError, match="2 of another shape"):
+        load_weights(nn.Linear(2, 4), state(), "B", "a.pth")
+    poisoned = state()
+    poisoned["model_state_dict"]["bias"][0] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        load_weights(nn.Linear(2, 3), poisoned, "B", "a.pth")
+
+
+def test_resuming_passes_over_torn_checkpoints(tmp_path):
+    run = Run(tmp_path)
+    whole = {"records": [], "optimizer_state_dict": {}}
+    assert load_newest(run) == (None, None, [])
+    for kind, epoch in (("previous", 6), ("last", 7), (5, 4)):
+        save_checkpoint(run.checkpoint(kind), state(epoch, **whole))
+    assert load_newest(run)[0]["epoch"] == 7
+    run.checkpoint("last").write_bytes(run.checkpoint("last").read_bytes()[:500])
+    found, path, torn = load_newest(run)
+    assert (found["epoch"], path.name) == (6, "previous_model.pth")
+    assert len(torn) == 1
+    assert "last_model.pth" in torn[0]
+    run.checkpoint("previous").write_bytes(b"")
+    assert load_newest(run)[0]["epoch"] == 4
+    run.checkpoint(5).write_bytes(b"")
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        load_newest(run)
+
+
+@needs_shared
+def test_every_released_checkpoint_is_read():
+    paths = sorted(RELEASED.glob("sem_seg/*/checkpoints/*.pth"))
+    assert len(paths) == 8
+    for path in paths:
+        read = load_checkpoint(path)
+        assert window_length(read) == 40
+        assert read["epoch"] >= 0
+        if path.name == "best_model.pth":
+            assert 0 < float(read["class_avg_iou"]) < 1

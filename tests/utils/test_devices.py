@@ -1,0 +1,46 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from utils.devices import choose_device, keep_freed_memory, seed_everything
+from utils.errors import InputError
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error():
+    assert choose_device("auto").type == "cpu"
+    assert choose_device("cpu", "0").type == "cpu"
+    with pytest.raises(InputError, match="--device cuda: this machine has 0"):
+        choose_device("cuda")
+    with pytest.raises(InputError, match="--gpu 0: this machine has 0"):
+        choose_device("auto", "0")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_gpu_that_is_there_is_taken():
+    assert choose_device("auto").type == "cuda"
+    assert choose_device("cuda", "0").index == 0
+    with pytest.raises(InputError):
+        choose_device("cuda", "99")
+
+
+def test_gpu_is_a_number():
+    with pytest.raises(InputError, match="expected the number of one GPU"):
+        choose_device("auto", "0,1")
+
+
+def test_seeding_repeats_and_separates():
+    def draws(*numbers):
+        seed_everything(*numbers)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draws(1, 2) == draws(1, 2)
+    assert set(draws(1, 2)).isdisjoint(draws(2, 1))
+
+
+def test_keeping_freed_memory_changes_no_result():
+    before = torch.ones(3).sum()
+    keep_freed_memory()
+    assert torch.ones(3).sum() == before
