@@ -164,7 +164,7 @@ def check_options(options: argparse.Namespace) -> None:
     if options.dataset.endswith((".yaml", ".yml")):
         options.dataset = str(Path(options.dataset).absolute())
     choose_device(options.device, options.gpu)
-    choose_sequences(options)
+    plan_epoch(options, choose_sequences(options)[0])
 
 
 def choose_sequences(options: argparse.Namespace) -> tuple[list[Sequence], list[Sequence]]:
@@ -175,6 +175,19 @@ def choose_sequences(options: argparse.Namespace) -> tuple[list[Sequence], list[
         split = layout.evaluation_split
         return training, open_split(layout, options.datapath, split, masks_due=True)
     return split_validation(training, options.val_fraction, options.seed)
+
+
+def plan_epoch(options: argparse.Namespace, training: list[Sequence]) -> tuple[ClipSampler, int]:
+    """The sampler of clips and the steps of an epoch; InputError if there is not one step."""
+    lengths = [len(s) for s in training]
+    sampler = ClipSampler(lengths, options.seqlen, options.sample_rate, options.seed)
+    steps = sampler.draws // options.batch_size
+    if not steps:
+        raise InputError(
+            f"an epoch of {sampler.draws} clips does not fill one batch of {options.batch_size}: "
+            "raise --sample_rate or lower --batch_size"
+        )
+    return sampler, steps
 
 
 class Training:
@@ -201,14 +214,7 @@ class Training:
                 mean=options.mean, std=options.std, prefer=options.normalize,
             )  # fmt: skip
             self.mean_std = (norm.mean, norm.std)
-        lengths = [len(s) for s in self.training]
-        self.sampler = ClipSampler(lengths, options.seqlen, options.sample_rate, options.seed)
-        self.steps = self.sampler.draws // options.batch_size
-        if not self.steps:
-            raise InputError(
-                f"an epoch of {self.sampler.draws} clips does not fill one batch of "
-                f"{options.batch_size}: raise --sample_rate or lower --batch_size"
-            )
+        self.sampler, self.steps = plan_epoch(options, self.training)
 
     def _continue(self) -> None:
         """Take up the newest whole checkpoint, if the run has any."""

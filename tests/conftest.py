@@ -1,13 +1,20 @@
 """Fixtures that several folders share."""
 
+import importlib.util
+import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from datasets.synthetic import write_dataset
+from tests.golden import REPOSITORY
 from utils.errors import run_command
+
+
+torch.set_num_threads(1)  # the arrays are small, and other processes may share the machine
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +52,30 @@ def write_frames(folder, count, size=(6, 8), value=100, first=1, digits=5) -> No
     for i in range(count):
         image = np.full(size, value + i, np.uint8)
         write_image(folder / f"{first + i:0{digits}d}.png", image)
+
+
+def load_command(name):
+    """A command of the top level as a module (a plain `import test` would hide Python's own)."""
+    spec = importlib.util.spec_from_file_location(f"{name}_command", REPOSITORY / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = (
+    *("--model", "DeepPro", "--seqlen", 8, "--dataset", "Synthetic", "--device", "cpu"),
+    *("--batch_size", 2, "--patch_size", 16, "--sample_rate", 0.1, "--epoch", 2),
+)  # two steps an epoch on the simulated set
+
+
+@pytest.fixture(scope="session")
+def trained(simulated, tmp_path_factory):
+    """The folder of a run trained for two epochs on the simulated set."""
+    root = tmp_path_factory.mktemp("log")
+    command = [sys.executable, "train.py", *TINY, "--datapath", simulated, "--savepath", root]
+    done = subprocess.run(
+        [str(part) for part in command], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = root.iterdir()
+    return run
