@@ -11,6 +11,7 @@ BIN = .venv/bin
 setup: .venv/done
 
 .venv/done: requirements.txt requirements-dev.txt constraints.txt
+	@echo "setting up .venv (a minute or more)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt \
 		-r requirements.txt -r requirements-dev.txt

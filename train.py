@@ -360,12 +360,12 @@ def main() -> None:
     try:
         while training.epoch < options.epoch:
             training.run_epoch()
+        results, paths = score_run(run, options)
     except KeyboardInterrupt:
         raise Interrupted(
             f"{training.epoch} of {options.epoch} epochs are kept; "
             f"go on with: python train.py --resume {run.folder}"
         ) from None
-    results, paths = score_run(run, options)
     print_results(results, [run.checkpoint("best"), run.folder / "training.png", *paths])
 
 

@@ -7,7 +7,7 @@ given to `--dataset`. Source of the published ones: paper and released lists, me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from utils.errors import InputError, nearest, unknown_name
@@ -157,13 +157,9 @@ def find_layout(name: str) -> Layout:
     if name.endswith((".yaml", ".yml")):
         return read_layout(Path(name))
     for layout in PUBLISHED:
-        if (
-            name == layout.name
-            or name in layout.aliases
-            or name.startswith(layout.prefixes or "\0")
-        ):
-            known = {f.name: getattr(layout, f.name) for f in fields(Layout)}
-            return Layout(**{**known, "name": name})
+        prefixed = name.startswith(layout.prefixes or "\0") and "/" not in name
+        if prefixed or name in (layout.name, *layout.aliases):
+            return replace(layout, name=name)
     raise unknown_name("data set", name, layout_names())
 
 

@@ -224,7 +224,10 @@ def _read_list(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list ({error})") from None
-    return list(dict.fromkeys(name for line in lines if (name := line.strip().split("/")[0])))
+    names = dict.fromkeys(name for line in lines if (name := line.strip().split("/")[0]))
+    if ".." in names:
+        raise InputError(f"{path}: names '..', which is no sequence")
+    return list(names)
 
 
 def _sequences_on_disk(layout: Layout, root: Path, split: str) -> list[str]:

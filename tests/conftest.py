@@ -13,7 +13,6 @@ from datasets.synthetic import write_dataset
 from tests.golden import REPOSITORY
 from utils.errors import run_command
 
-
 torch.set_num_threads(1)  # the arrays are small, and other processes may share the machine
 
 

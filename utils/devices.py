@@ -25,6 +25,8 @@ def choose_device(device: str = "auto", gpu: str | None = None) -> torch.device:
         raise InputError(
             f"{asked}: this machine has {count} CUDA GPU(s); use --device cpu or another --gpu"
         )
+    # Convolutions would otherwise drop to TF32, and counts would differ from the CPU's.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", index)
 
 
