@@ -4,6 +4,7 @@ Every command that needs maps asks a Detector; the window arithmetic and the fus
 overlapping windows exist once, here.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -25,8 +26,8 @@ class Detector:
     """
 
     def __init__(self, network: nn.Module, mean: float, std: float, device="cpu"):
-        if not std > 0:
-            raise InputError(f"standard deviation {std}: expected a number above 0")
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise InputError(f"mean {mean}, std {std}: expected numbers, std above 0")
         self.network = network.to(device).eval()
         self.seqlen = network.seqlen
         self.mean, self.std = float(mean), float(std)
@@ -34,6 +35,8 @@ class Detector:
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Frames [N, H, W] (any N from 1, 8- or 16-bit grey levels) to probabilities [N, H, W]."""
+        if not len(frames):
+            raise InputError("no frames to detect in")
         return np.stack(list(self.stream(frames)))
 
     def stream(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
