@@ -27,7 +27,9 @@ class Detector:
 
     def __init__(self, network: nn.Module, mean: float, std: float, device="cpu"):
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-            raise InputError(f"mean {mean}, std {std}: expected numbers, std above 0")
+            raise InputError(
+                f"mean {mean}, standard deviation {std}: expected numbers, the latter above 0"
+            )
         self.network = network.to(device).eval()
         self.seqlen = network.seqlen
         self.mean, self.std = float(mean), float(std)
