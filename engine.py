@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets import Layout, Sequence, find_layout, grey_statistics, open_split
+from datasets import (
+    Layout,
+    Normalisation,
+    Sequence,
+    choose_normalisation,
+    find_layout,
+    open_split,
+)
 from metrics import Counts, ShootingRule
-from models import Detector, build_network
+from models import Detector, build_network, window_length
 from models.windows import overlap
-from utils.checkpoints import load_checkpoint, load_weights, window_length
+from utils.checkpoints import load_checkpoint, load_weights
 from utils.devices import choose_device
 from utils.errors import InputError
 from utils.files import writable_folder
@@ -30,60 +37,23 @@ from utils.runs import Run
 Observer = Callable[[Sequence, int, np.ndarray], None]
 
 
-class Normalisation(NamedTuple):
-    """Mean and standard deviation of the grey levels, and where they come from."""
+class Loaded(NamedTuple):
+    """What a run's checkpoint holds: the network, its model's name, the normalisation it was
+    trained with (None where a released run does not say), its data set and its epoch from 1."""
 
-    mean: float
-    std: float
-    source: str
-
-
-def choose_normalisation(
-    layout: Layout,
-    sequences: list[Sequence],
-    *,
-    mean: float | None = None,
-    std: float | None = None,
-    prefer: str = "dataset",
-    of_run: tuple[float, float] | None = None,
-) -> Normalisation:
-    """Mean and std by `prefer`, which is --normalize: dataset, run or images.
-
-    `dataset` takes those of the layout (published behaviour), else the run's, else the images'.
-    `mean` and `std` given by hand win. Raises InputError if the run's are asked for and unknown.
-    """
-    if (mean is None) != (std is None):
-        raise InputError("--mean and --std go together: give both or neither")
-    if mean is not None:
-        return Normalisation(mean, std, "given")
-    of_layout = layout.mean is not None and layout.std is not None
-    if prefer == "dataset" and of_layout:
-        return Normalisation(layout.mean, layout.std, f"data set {layout.name}")
-    if prefer != "images" and of_run:
-        return Normalisation(*of_run, "run")
-    if prefer == "run":
-        raise InputError("the run does not say its mean and std: give --mean and --std")
-    mean, std = grey_statistics(sequences)
-    if not std > 0:
-        raise InputError("all frames are one flat grey: no standard deviation to divide by")
-    return Normalisation(mean, std, "images")
+    network: nn.Module
+    model: str
+    normalisation: Normalisation | None
+    dataset: str | None
+    epoch: int
 
 
-def load_detector(
-    run: Run,
-    checkpoint: str | int = "best",
-    *,
-    device="cpu",
-    seqlen: int | None = None,
-    normalise: Callable[[tuple[float, float] | None], Normalisation] | None = None,
-) -> tuple[Detector, str, Normalisation]:
-    """The Detector of a run (ours or released), its model's name and its normalisation.
+def load_network(run: Run, checkpoint: str | int = "best", seqlen: int | None = None) -> Loaded:
+    """The trained network of a run, ours or released.
 
     Args:
         checkpoint: `best`, `last`, or N for `epoch_N_model.pth`.
         seqlen: what the caller expects T to be.
-        normalise: picks mean and std, given the run's (None where it does not know them); by
-            default those of the run.
 
     Raises InputError for weights of another model, a torn or foreign file, another T.
     """
@@ -91,37 +61,33 @@ def load_detector(
     state = load_checkpoint(path)
     model = state.get("model") or run.model
     if model is None:
-        raise InputError(
-            f"{run.folder}: neither its name, options nor logs/<model>.txt say the model"
-        )
-    T = state.get("seqlen") or window_length(state) or seqlen or 40
+        raise InputError(f"{run.folder}: neither name, options nor logs/<model>.txt say the model")
+    T = state.get("seqlen") or window_length(state["model_state_dict"]) or seqlen or 40
     if seqlen is not None and seqlen != T:
         raise InputError(f"--seqlen {seqlen}: {path} was trained on windows of {T} frames")
     network = build_network(model, seqlen=T)
     load_weights(network, state, model, path)
-    of_run = _run_normalisation(run, state)
-    if normalise is None:
-        normalise = lambda known: _of_run_or_fail(run, known)  # noqa: E731
-    normalisation = normalise(of_run)
-    detector = Detector(network, normalisation.mean, normalisation.std, device)
-    return detector, model, normalisation
+    dataset = state.get("dataset") or run.dataset
+    return Loaded(network, model, _normalisation_of(state, dataset), dataset, state["epoch"] + 1)
 
 
-def _run_normalisation(run: Run, state: dict) -> tuple[float, float] | None:
-    """Mean and std that a run was trained with: stored (ours), or its layout's (released)."""
+def _normalisation_of(state: dict, dataset: str | None) -> Normalisation | None:
+    """What a checkpoint was trained with: stored (ours), or its data set's (released)."""
     if "mean" in state and "std" in state:
-        return float(state["mean"]), float(state["std"])
+        return Normalisation(float(state["mean"]), float(state["std"]), "run")
     try:
-        layout = find_layout(run.dataset or "")
-    except InputError:
+        layout = find_layout(dataset or "")
+    except InputError:  # a data set of the user's own
         return None
-    return None if layout.mean is None else (layout.mean, layout.std)
+    return None if layout.mean is None else Normalisation(layout.mean, layout.std, "run")
 
 
-def _of_run_or_fail(run: Run, known: tuple[float, float] | None) -> Normalisation:
-    if known is None:
+def load_detector(run: Run, checkpoint: str | int = "best", device="cpu") -> Detector:
+    """The Detector of a run, with the normalisation it was trained with."""
+    loaded = load_network(run, checkpoint)
+    if loaded.normalisation is None:
         raise InputError(f"{run.folder}: does not say its mean and std: give --mean and --std")
-    return Normalisation(*known, "run")
+    return Detector(loaded.network, *loaded.normalisation[:2], device)
 
 
 def evaluate(
@@ -140,11 +106,9 @@ def evaluate(
     with progress(sum(map(len, sequences)), "frame", label) as bar:
         for sequence in sequences:
             total = Counts(rule.thresholds)
-            for i, probability in enumerate(detector.stream(sequence.iter_frames())):
+            for i, probability in enumerate(_detect(detector, sequence)):
                 if sequence.has_masks:
-                    mask = sequence.masks(i, i + 1)[0]
-                    same = sequence.centroid_paths == sequence.mask_paths
-                    centroids = mask if same else sequence.centroids(i, i + 1)[0]
+                    mask, centroids = sequence.masks(i, i + 1)[0], sequence.centroids(i, i + 1)[0]
                     total = total + rule.count(probability, centroids, mask)
                 for observe in observers:
                     observe(sequence, i, probability)
@@ -152,6 +116,14 @@ def evaluate(
             if sequence.has_masks:
                 counts[sequence.name] = total
     return counts
+
+
+def _detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
+    """The maps of a sequence; errors name it."""
+    try:
+        yield from detector.stream(sequence.iter_frames())
+    except InputError as error:
+        raise InputError(f"{sequence.name}: {error}") from error
 
 
 def assemble_results(
@@ -181,14 +153,19 @@ def assemble_results(
 
 
 def describe_protocol(
-    detector: Detector, normalisation: Normalisation, rule: ShootingRule, split: str
+    detector: Detector,
+    normalisation: Normalisation,
+    rule: ShootingRule,
+    split: str,
+    checkpoint: str,
 ) -> dict:
     """Everything that a number depends on; stored and printed with every result."""
     return {
+        "checkpoint": checkpoint,
         "split": split,
         "window_radius": rule.window_radius,
         "border": rule.border,
-        "hit_neighbourhood": "3 x 3, 8-connected targets",
+        "hit": "3 x 3 around 8-connected targets",
         "comparison": "score >= threshold, in float64",
         "thresholds": list(rule.thresholds),
         "iou": f"pixels over the whole set, score > {rule.iou_threshold}",
@@ -226,47 +203,27 @@ def score_run(
     folder = writable_folder(output or run.folder, "name another folder with --output DIR")
     device = choose_device(options.device, options.gpu)
 
-    def normalise(of_run):
-        return choose_normalisation(
-            layout, sequences, mean=options.mean, std=options.std, prefer=options.normalize,
-            of_run=of_run,
-        )  # fmt: skip
-
-    detector, model, normalisation = load_detector(
-        run, checkpoint, device=device, seqlen=options.seqlen, normalise=normalise
-    )
+    loaded = load_network(run, checkpoint, options.seqlen)
+    # A run on the data set it was trained on keeps the mean and std it was trained with.
+    own = loaded.normalisation is not None and loaded.dataset == layout.name
+    normalisation = choose_normalisation(
+        layout, sequences, mean=options.mean, std=options.std, of_run=loaded.normalisation,
+        prefer="run" if own and options.normalize == "dataset" else options.normalize,
+    )  # fmt: skip
+    detector = Detector(loaded.network, normalisation.mean, normalisation.std, device)
     examples = ExampleCollector(sequences)
     observers = [examples]
     if visual or not sequences[0].has_masks:
         observers.append(ProbabilityWriter(folder / "visual", layout.first_number))
     counts = evaluate(detector, sequences, rule, observers)
-    protocol = describe_protocol(detector, normalisation, rule, split)
-    results = assemble_results(run, model, layout, protocol, counts)
+    name = f"{run.checkpoint(checkpoint).name} (epoch {loaded.epoch})"
+    protocol = describe_protocol(detector, normalisation, rule, split, name)
+    results = assemble_results(run, loaded.model, layout, protocol, counts)
     suffix = f"_epoch-{checkpoint}" if isinstance(checkpoint, int) else ""
     paths = write_results(folder, suffix, str(options), results)
     picture = folder / f"frames{suffix}.png"
-    plot_frames(picture, examples.examples, f"{model} on {layout.name}")
+    plot_frames(picture, examples.examples, f"{loaded.model} on {layout.name}")
     return results, [*paths, picture, *([folder / "visual"] if len(observers) > 1 else [])]
-
-
-def learning_rate(
-    schedule: str, peak: float, epoch: int, progress: float, *, step_size: int, decay: float,
-    floor: float = 1e-5,
-) -> float:  # fmt: skip
-    """The learning rate at an epoch (from 0) and a share `progress` (0 to 1) of all steps.
-
-    `step`: peak x decay every step_size epochs, not below 1e-5 (published). `one_cycle`: up from
-    peak / 25 over the first 30 % of the steps, then down to nearly 0, both as half a cosine
-    (Smith and Topin 2018).
-    """
-    if schedule == "step":
-        return max(peak * decay ** (epoch // step_size), floor)
-    rise, low, last = 0.3, peak / 25, peak / 25e4
-    if progress < rise:
-        start, stop, part = low, peak, progress / rise
-    else:
-        start, stop, part = peak, last, (progress - rise) / (1 - rise)
-    return stop + (start - stop) * (1 + math.cos(math.pi * part)) / 2
 
 
 def train_one_epoch(

@@ -9,16 +9,18 @@ folder or to --output: eval.txt, metrics.json, sequences.csv, roc.png, frames.pn
 import argparse
 from pathlib import Path
 
-from datasets import layout_names
+from datasets import SOURCES, layout_names
 from engine import score_run
 from metrics import BORDERS
+from utils.devices import use_full_precision
 from utils.errors import InputError, run_command
 from utils.options import (
     Parser,
     add_common,
     add_data,
     add_device,
-    add_scoring,
+    add_normalisation,
+    add_rule,
     number_above,
     parse_options,
 )
@@ -40,7 +42,12 @@ def build_parser() -> Parser:
         "--split", choices=("val", "test"),
         help="which list; default: the one that is published as the test list",
     )  # fmt: skip
-    add_scoring(parser, BORDERS)
+    add_rule(parser, BORDERS)
+    parser.add_argument(
+        "--threshold_eval", type=number_above(0, or_equal=True), default=0.5,
+        help="a pixel is positive for the IoU above this probability",
+    )  # fmt: skip
+    add_normalisation(parser, SOURCES)
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=Path, help="folder to write to; default: the run's own")
     group.add_argument(
@@ -66,6 +73,7 @@ def main() -> None:
         raise InputError("--attribution: not available yet; leave it out")
     if not options.log_dir:
         raise InputError("--log_dir RUN is missing: it names the run to evaluate")
+    use_full_precision()
     run = find_run(options.logpath, options.log_dir)
     results, paths = score_run(
         run, options, options.epoch or "best", options.split, options.output, options.visual

@@ -1,18 +1,21 @@
 """Where frames and truth come from: layouts, sequences, clips, check and simulator."""
 
-from datasets.clips import ClipDataset, ClipSampler, collate
+from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.layouts import Layout, find_layout, layout_names
-from datasets.sequences import Sequence, grey_statistics, open_split, split_validation
+from datasets.normalisation import SOURCES, Normalisation, choose_normalisation
+from datasets.sequences import Sequence, open_split, split_validation
 
 __all__ = [
+    "SOURCES",
     "ClipDataset",
     "ClipSampler",
     "Layout",
+    "Normalisation",
     "Sequence",
-    "collate",
+    "choose_normalisation",
     "find_layout",
-    "grey_statistics",
     "layout_names",
+    "load_batches",
     "open_split",
     "split_validation",
 ]

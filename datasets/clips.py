@@ -6,17 +6,19 @@ but (seed, epoch, draw), so an epoch is the same whatever the number of worker p
 
 from __future__ import annotations
 
+import signal
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from datasets.images import resize_frame, resize_mask
 from datasets.sequences import Sequence
 from utils.errors import InputError
 
+DRAWS, CROPS = 1, 2  # tags that keep the streams of random numbers apart
 TARGET_SHARE = 0.75  # of the crops that could, this share is taken around a target
 
 
@@ -54,7 +56,7 @@ class ClipSampler:
     def epoch(self, epoch: int) -> list[Clip]:
         """The clips of an epoch, in the order they are drawn."""
         lengths = np.array([clip.stop - clip.start for clip in self.clips], np.float64)
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = np.random.default_rng([DRAWS, self.seed, epoch])
         drawn = rng.choice(len(self.clips), self.draws, p=lengths / lengths.sum())
         return [self.clips[i] for i in drawn]
 
@@ -99,7 +101,7 @@ class ClipDataset(Dataset):
         if self.train_size:
             frames = np.stack([resize_frame(f, self.train_size) for f in frames])
             masks = np.stack([resize_mask(m, self.train_size, self.mask_resize) for m in masks])
-        rng = np.random.default_rng([self.seed, self.epoch, draw])
+        rng = np.random.default_rng([CROPS, self.seed, self.epoch, draw])
         rows, columns = choose_crop(masks[len(masks) // 2], self.patch_size, rng)
         frames = (frames[:, rows, columns].astype(np.float32) - self.mean) / self.std
         masks = masks[:, rows, columns].astype(np.float32)
@@ -134,6 +136,23 @@ def choose_crop(
     else:
         corner = [int(rng.integers(0, most + 1)) for most in spare]
     return tuple(slice(c, c + size) for c, size in zip(corner, sizes, strict=True))
+
+
+def load_batches(
+    clips: ClipDataset, batch_size: int, workers: int, pin_memory: bool = False
+) -> DataLoader:
+    """The clips of an epoch in batches (see `collate`), read by `workers` processes (0: by this
+    one); the last partial batch is dropped (published)."""
+    return DataLoader(
+        clips, batch_size, drop_last=True, collate_fn=collate, num_workers=workers,
+        pin_memory=pin_memory, worker_init_fn=_leave_signals_to_main,
+    )  # fmt: skip
+
+
+def _leave_signals_to_main(worker: int) -> None:
+    """In a worker process: Ctrl-C is the main process' to handle, SIGTERM just ends the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def collate(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:

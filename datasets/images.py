@@ -1,5 +1,6 @@
 """Reading images: one grey level a pixel, errors that name the file."""
 
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import numpy as np
 
 from utils.errors import InputError
 
-PNG_END = b"IEND\xaeB`\x82"
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -33,10 +33,8 @@ def _decode(path: Path) -> np.ndarray:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    # A PNG that ends early would have libpng write lines of its own to stderr.
-    torn = content[:4].tobytes() == b"\x89PNG" and PNG_END not in content.tobytes()
     image = None
-    if len(content) and not torn:
+    if len(content) and _png_is_whole(content.tobytes()):
         with suppress(cv2.error):  # raised by a header that asks for an absurd size
             image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -44,6 +42,25 @@ def _decode(path: Path) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: {image.dtype} pixels; expected 8- or 16-bit grey levels")
     return image
+
+
+def _png_is_whole(content: bytes) -> bool:
+    """False for a PNG that ends early or whose chunks are damaged; True for anything else.
+
+    libpng would find out as well, but it writes lines of its own to stderr.
+    """
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return True
+    place, kind = 8, b""
+    while kind != b"IEND":
+        length = int.from_bytes(content[place : place + 4], "big")
+        chunk = content[place + 4 : place + 8 + length]  # kind and data
+        kind = chunk[:4]
+        checksum = content[place + 8 + length : place + 12 + length]
+        if len(checksum) < 4 or zlib.crc32(chunk) != int.from_bytes(checksum, "big"):
+            return False
+        place += 12 + length
+    return True
 
 
 def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -58,10 +75,16 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def resize_mask(mask: np.ndarray, size: tuple[int, int], method: str = "nearest") -> np.ndarray:
     """A mask [H, W] bool at size (H', W').
 
-    `bicubic` interpolates and takes what is above 0, which dilates targets (published).
+    `nearest` may lose small targets on shrinking; `any` keeps every pixel that holds a part of
+    one; `bicubic` interpolates and takes what is above 0, which dilates targets (published).
     """
     if mask.shape == tuple(size):
         return mask
-    flag = {"nearest": cv2.INTER_NEAREST_EXACT, "bicubic": cv2.INTER_CUBIC}[method]
-    grey = mask.astype(np.uint8) * 255
+    flag = {
+        "nearest": cv2.INTER_NEAREST_EXACT,
+        "any": cv2.INTER_AREA,
+        "bicubic": cv2.INTER_CUBIC,
+    }[method]
+    # Any part of a pixel counts: whole numbers would round small parts to 0.
+    grey = mask.astype(np.float32 if method == "any" else np.uint8) * 255
     return cv2.resize(grey, (size[1], size[0]), interpolation=flag) > 0

@@ -163,6 +163,10 @@ def find_layout(name: str) -> Layout:
     raise unknown_name("data set", name, layout_names())
 
 
+def _is_size(value: list) -> bool:
+    return len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
+
+
 def read_layout(path: Path) -> Layout:
     """A layout from a YAML file whose keys are the fields of `Layout`; its stem is the name.
 
@@ -176,6 +180,8 @@ def read_layout(path: Path) -> Layout:
             hint = f"did you mean {guess!r}? " if guess else ""
             raise InputError(f"{path}: unknown key {key!r}: {hint}keys are {', '.join(known)}")
         values[key] = _checked(path, key, value)
+    if ("mean" in values) != ("std" in values):
+        raise InputError(f"{path}: mean and std go together: give both or neither")
     layout = Layout(name=path.stem, **values)
     layout.list_of(layout.evaluation_split)
     return layout
@@ -194,8 +200,12 @@ _KINDS = {
 def _checked(path: Path, key: str, value):
     if not isinstance(value, _KINDS[key]):
         raise InputError(f"{path}: {key}: {value!r} is not what the key takes")
-    if key in ("size", "train_size") and (len(value) != 2 or not all(v > 0 for v in value)):
+    if key in ("size", "train_size") and not _is_size(value):
         raise InputError(f"{path}: {key}: expected [height, width] in pixels, got {value}")
+    if key in ("lists", "folders") and not all(isinstance(v, str) for v in value.values()):
+        raise InputError(f"{path}: {key}: expected `split: path` entries, got {value}")
+    if key == "subsets" and not all(isinstance(v, list) for v in value.values()):
+        raise InputError(f"{path}: subsets: expected `name: [sequence, ...]` entries, got {value}")
     if key == "std" and value <= 0:
         raise InputError(f"{path}: std: expected a number above 0, got {value}")
     if isinstance(value, str) and key in ("frames", "masks", "centroids"):

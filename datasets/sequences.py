@@ -37,25 +37,22 @@ class Sequence:
         return self.mask_paths is not None
 
     @cached_property
-    def stored_size(self) -> tuple[int, int]:
-        """(H, W) of the first frame as it lies on disk."""
-        return read_frame(self.frame_paths[0]).shape
+    def stored(self) -> tuple[tuple[int, int], np.dtype]:
+        """Size (H, W) and depth of the first frame as it lies on disk."""
+        first = read_frame(self.frame_paths[0])
+        return first.shape, first.dtype
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the arrays that are read."""
-        return self.resize_to or self.stored_size
+        return self.resize_to or self.stored[0]
 
     def frames(self, start: int, stop: int) -> np.ndarray:
         """Grey levels of frames [start, stop): [n, H, W], uint8 or uint16.
 
         Raises InputError, naming the file, if one is unreadable or of another size or depth.
         """
-        frames = [self._frame(path) for path in self.frame_paths[start:stop]]
-        depths = {frame.dtype for frame in frames}
-        if len(depths) > 1:
-            raise InputError(f"{self.frame_paths[start].parent}: 8-bit and 16-bit frames are mixed")
-        return np.stack(frames)
+        return np.stack([self._frame(path) for path in self.frame_paths[start:stop]])
 
     def iter_frames(self) -> Iterator[np.ndarray]:
         """All frames [H, W], one at a time."""
@@ -72,19 +69,24 @@ class Sequence:
     def _frame(self, path: Path) -> np.ndarray:
         frame = read_frame(path)
         self._check_size(path, frame)
+        if frame.dtype != self.stored[1]:
+            raise InputError(
+                f"{path}: {frame.dtype}, but the sequence began with {self.stored[1]}: all its "
+                "frames must have one depth"
+            )
         return resize_frame(frame, self.resize_to) if self.resize_to else frame
 
     def _mask(self, path: Path) -> np.ndarray:
         mask = read_mask(path)
         self._check_size(path, mask)
-        return resize_mask(mask, self.resize_to) if self.resize_to else mask
+        return resize_mask(mask, self.resize_to, "any") if self.resize_to else mask
 
     def _check_size(self, path: Path, image: np.ndarray) -> None:
-        if image.shape != self.stored_size:
+        (H, W), _ = self.stored
+        if image.shape != (H, W):
             raise InputError(
                 f"{path}: {image.shape[0]} x {image.shape[1]} pixels, but the sequence began with "
-                f"{self.stored_size[0]} x {self.stored_size[1]}: all its frames and masks must "
-                "have one size"
+                f"{H} x {W}: all its frames and masks must have one size"
             )
 
 
@@ -95,7 +97,7 @@ def open_split(
 
     Args:
         layout: where things lie under `root`.
-        split: one of the layout's lists, or any name where the layout needs no lists.
+        split: one of the layout's lists.
         masks_due: whether sequences without masks are an error (training).
 
     Raises InputError for a missing folder, list or sequence, an empty one, and masks that do not
@@ -199,20 +201,6 @@ def natural_order(path: Path) -> tuple:
     """Sort key that takes digits as numbers: 2.png before 10.png, 1 and 00001 alike."""
     parts = re.split(r"(\d+)", path.stem)
     return tuple(int(part) if part.isdecimal() else part.lower() for part in parts)
-
-
-def grey_statistics(sequences: list[Sequence], most: int = 400) -> tuple[float, float]:
-    """Mean and standard deviation of the grey levels over at most `most` frames, evenly spread."""
-    places = [(s, i) for s in sequences for i in range(len(s))]
-    chosen = places[:: -(-len(places) // most)]
-    count, total, squares = 0, 0.0, 0.0
-    for sequence, i in chosen:
-        frame = sequence.frames(i, i + 1).astype(np.float64)
-        count += frame.size
-        total += frame.sum()
-        squares += np.square(frame).sum()
-    mean = total / count
-    return float(mean), float(max(squares / count - mean**2, 0.0) ** 0.5)
 
 
 def _fill(pattern: str, layout: Layout, split: str, name: str) -> str:

@@ -19,11 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from scipy.special import erf
-from tqdm import tqdm
 
 from utils.errors import InputError, run_command
 from utils.files import writable_folder, write_text
-from utils.options import Parser
+from utils.logs import progress
+from utils.options import Parser, number_above
 
 TRUTH_COLUMNS = ("sequence", "frame", "target", "x", "y", "sigma", "snr", "speed")
 MASK_LEVEL = 0.3  # a mask holds the pixels above this share of the target's peak
@@ -134,7 +134,10 @@ def write_dataset(out: Path, train: int, test: int, frames: int, size: int, seed
     truth = io.StringIO()
     writer = csv.writer(truth, lineterminator="\n")
     writer.writerow(TRUTH_COLUMNS)
-    bar = tqdm(total=(train + test) * frames, unit="frame", desc="simulate", disable=None)
+    for split in lists:
+        (out / f"{split}.txt").unlink(missing_ok=True)
+    write_text(out / "truth.csv", truth.getvalue())  # marks the folder as ours
+    bar = progress((train + test) * frames, "frame", "simulate")
     for number in range(train + test):
         split = "train" if number < train else "test"
         name = f"Sequence{number + 1}"
@@ -153,20 +156,20 @@ def write_dataset(out: Path, train: int, test: int, frames: int, size: int, seed
 
 def build_parser() -> Parser:
     parser = Parser(prog="python -m datasets.synthetic", description=__doc__.split("\n\n")[0])
+    count = number_above(0, int, or_equal=True)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; made if missing")
-    parser.add_argument("--train", type=int, default=12, help="training sequences")
-    parser.add_argument("--test", type=int, default=4, help="test sequences")
-    parser.add_argument("--frames", type=int, default=60, help="frames a sequence")
-    parser.add_argument("--size", type=int, default=64, help="height and width in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
+    parser.add_argument("--train", type=count, default=12, help="training sequences")
+    parser.add_argument("--test", type=count, default=4, help="test sequences")
+    parser.add_argument("--frames", type=number_above(0, int), default=60, help="frames a sequence")
+    parser.add_argument(
+        "--size", type=number_above(15, int), default=64, help="height and width in pixels"
+    )
+    parser.add_argument("--seed", type=count, default=0, help="same seed, same bytes")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def check_options(options: argparse.Namespace) -> None:
-    for name, least in (("train", 0), ("test", 0), ("frames", 1), ("size", 16), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise InputError(f"--{name} {getattr(options, name)}: expected at least {least}")
     if options.train + options.test < 1:
         raise InputError("--train 0 --test 0: nothing to simulate")
     out = writable_folder(options.out, "choose another --out")

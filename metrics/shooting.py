@@ -88,11 +88,13 @@ class ShootingRule:
         strongest = np.full(count, -np.inf)
         np.maximum.at(strongest, labels[ys, xs], near)
 
-        rows = self._reach(H, ys, self.window_radius)
-        columns = self._reach(W, xs, self.window_radius)
-        protected = np.zeros((H + 1, W + 1), bool)
-        protected[rows[:, :, None], columns[:, None, :]] = True
-        return count - 1, strongest[1:], score[~protected[:H, :W]]
+        # The union of windows, one axis after the other.
+        upright = np.zeros((H + 1, W), bool)
+        upright[self._reach(H, ys, self.window_radius), xs[:, None]] = True
+        ys, xs = np.nonzero(upright[:H])
+        protected = np.zeros((H, W + 1), bool)
+        protected[ys[:, None], self._reach(W, xs, self.window_radius)] = True
+        return count - 1, strongest[1:], score[~protected[:, :W]]
 
     def _reach(self, size: int, positions: np.ndarray, radius: int) -> np.ndarray:
         return _reach_table(size, radius, self.border)[positions]

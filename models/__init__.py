@@ -2,6 +2,7 @@
 
 from models import deeppro, deeppro_plus  # noqa: F401  (importing a network registers it)
 from models.detector import Detector
+from models.layers import window_length
 from models.registry import build_network, network_names, register_network
 from models.windows import Window, split_windows
 
@@ -12,4 +13,5 @@ __all__ = [
     "network_names",
     "register_network",
     "split_windows",
+    "window_length",
 ]

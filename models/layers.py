@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from utils.errors import InputError
+
 
 class TemporalDifferenceConv3d(nn.Conv3d):
     """A 3-D convolution that responds to change along time.
@@ -129,11 +131,17 @@ class TemporalProbe(nn.Module):
         return self.conv(F.relu(self.norm1(x), inplace=True))
 
 
+def window_length(weights: dict[str, torch.Tensor]) -> int | None:
+    """T, read off the shape of a temporal probe's maps; None if there is no probe."""
+    maps = (w for key, w in weights.items() if ".QK_heads." in key and w.dim() == 2)
+    return next((w.shape[0] for w in maps), None)
+
+
 def check_frames(x: torch.Tensor, seqlen: int, smallest: int = 1) -> None:
-    """Raise ValueError unless x is [B, 1, seqlen, H, W] with H and W of at least `smallest`."""
+    """Raise InputError unless x is [B, 1, seqlen, H, W] with H and W of at least `smallest`."""
     if x.dim() != 5 or x.shape[1] != 1 or x.shape[2] != seqlen:
-        raise ValueError(f"expected frames [B, 1, {seqlen}, H, W], got {list(x.shape)}")
+        raise InputError(f"expected frames [B, 1, {seqlen}, H, W], got {list(x.shape)}")
     if min(x.shape[3:]) < smallest:
-        raise ValueError(
+        raise InputError(
             f"frames of {x.shape[3]} x {x.shape[4]} pixels, at least {smallest} needed"
         )

@@ -1,6 +1,7 @@
 """Fixtures that several folders share."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 
@@ -51,6 +52,11 @@ def write_frames(folder, count, size=(6, 8), value=100, first=1, digits=5) -> No
     for i in range(count):
         image = np.full(size, value + i, np.uint8)
         write_image(folder / f"{first + i:0{digits}d}.png", image)
+
+
+def read_records(path) -> list[dict]:
+    """The records of a JSON-lines file; none where there is no file yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def load_command(name):

@@ -70,7 +70,7 @@ def test_metrics_json_holds_what_was_promised(run_test, tmp_path):
     assert (protocol["window_radius"], protocol["border"], protocol["overlap"]) == (4, "clipped", 0)
     assert protocol["normalisation"]["source"] == "run"
     assert "overall" in out
-    assert "protocol: test split" in out
+    assert "protocol: best_model.pth (epoch" in out
 
 
 def test_the_other_files_agree_with_it(run_test, tmp_path):
@@ -163,6 +163,31 @@ def test_short_sequences_are_scored_without_their_filling(run_test, tmp_path, co
     if count == 1:
         assert overall["pd"] == [None] * 27
         assert overall["auc"] is None
+
+
+@pytest.mark.parametrize("size", [(3, 9), (1, 1), (9, 2)])
+def test_frames_too_small_for_the_network_are_refused(run_test, tmp_path, size):
+    write_frames(tmp_path / "mine/clip/images", 4, size=size)
+    status, _, err = run_test("--dataset", "Folder", "--datapath", tmp_path / "mine")
+    assert status == 2
+    assert f"clip: frames of {size[0]} x {size[1]} pixels, at least 4 needed" in err
+
+
+def test_the_own_data_set_keeps_the_mean_and_std_of_training(run_test, run_copy, tmp_path):
+    """Others are normalised by their own, as published."""
+    path = run_copy / "checkpoints/best_model.pth"
+    save_checkpoint(path, {**load_checkpoint(path), "dataset": "NUDT-MIRSDT", "mean": 90.0})
+    write_frames(tmp_path / "mine/clip/images", 9)
+    (tmp_path / "mine/test.txt").write_text("clip\n")
+    more = ("--logpath", run_copy.parent, "--datapath", tmp_path / "mine")
+    used = {}
+    for dataset in ("NUDT-MIRSDT", "SatVideoIRSDT"):
+        if dataset == "SatVideoIRSDT":
+            write_frames(tmp_path / "mine/val/clip/img", 9)
+            (tmp_path / "mine/val.txt").write_text("clip\n")
+        assert run_test(*more, "--dataset", dataset)[0] == 0
+        used[dataset] = results(tmp_path)["protocol"]["normalisation"]["mean"]
+    assert used == {"NUDT-MIRSDT": 90.0, "SatVideoIRSDT": 111.47}
 
 
 def test_an_epoch_writes_under_its_own_name(run_test, run_copy, tmp_path):

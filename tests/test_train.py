@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,9 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import TINY, load_command, write_frames
+from tests.conftest import TINY, load_command, read_records, write_frames
 from tests.golden import REPOSITORY
 from utils.checkpoints import load_checkpoint
-from utils.logs import read_records
 
 train = load_command("train")
 
@@ -122,6 +122,11 @@ def test_a_torn_newest_checkpoint_falls_back_and_says_so(run_train, tmp_path):
     assert "torn, left aside" in out
     assert "last_model.pth" in out
     assert "after epoch 1 (previous_model.pth)" in out
+    names = {p.name for p in (tmp_path / "torn/checkpoints").iterdir()}
+    assert names == {
+        "best_model.pth", "last_model.pth", "last_model.torn", "previous_model.pth"
+    }  # fmt: skip
+    assert load_checkpoint(tmp_path / "torn/checkpoints/previous_model.pth")["epoch"] == 1
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "torn"))
     assert [r["epoch"] for r in read_records(tmp_path / "torn/epochs.jsonl")] == [1, 2, 3]
 
@@ -232,9 +237,29 @@ def test_wrong_input_is_one_line_with_status_2(run_train, tmp_path, more, messag
 
 
 def test_wrong_input_leaves_no_run_behind(run_train, tmp_path):
-    for more in (["--datapath", "/nowhere"], ["--dataset", "x"], ["--batch_size", "50"]):
+    for more in (
+        ["--datapath", "/nowhere"], ["--dataset", "x"], ["--batch_size", "50"], ["--mean", "3"],
+        ["--normalize", "run"], ["--device", "cuda", "--gpu", "99"],
+    ):  # fmt: skip
         assert run_train(*more)[0] == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_test_list_is_found_before_training(run_train, simulated, tmp_path):
+    copy = shutil.copytree(simulated, tmp_path / "copy")
+    (copy / "test.txt").unlink()
+    status, _, err = run_train("--datapath", copy, "--savepath", tmp_path / "log")
+    assert status == 2
+    assert "test.txt: no such list" in err
+    assert not (tmp_path / "log").exists()
+
+
+def test_sequences_that_are_trained_and_tested_on_are_told(run_train, simulated, tmp_path):
+    copy = shutil.copytree(simulated, tmp_path / "copy")
+    (copy / "test.txt").write_text("Sequence1\nSequence4\n")
+    status, out, _ = run_train("--datapath", copy, "--epoch", 1)
+    assert status == 0
+    assert "warning: 1 of 2 test sequences are in the training list" in out
 
 
 def test_a_resumed_run_keeps_its_model(run_train):
@@ -242,6 +267,45 @@ def test_a_resumed_run_keeps_its_model(run_train):
     status, _, err = run_train("--log_dir", "run", "--model", "DeepPro-Plus")
     assert status == 2
     assert "--model DeepPro-Plus: run was begun with DeepPro" in err
+
+
+@pytest.mark.parametrize("more", [("--seed", 5), ("--val_fraction", 0.5), ("--loss", "BCE")])
+def test_a_resumed_run_keeps_its_validation_sequences(run_train, run_main, tmp_path, more):
+    run_train("--log_dir", "run", "--epoch", 1)
+    status, _, err = run_main(train.main, "--resume", tmp_path / "run", *more)
+    assert status == 2
+    assert f"{more[0]} {more[1]}: run was begun with" in err
+
+
+def test_the_same_command_goes_on_with_a_layout_of_ones_own(run_train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("centroids: '{sequence}/masks_centroid'\n")
+    command = ("--dataset", "mine.yaml", "--log_dir", "run")
+    assert run_train(*command, "--epoch", 1)[0] == 0
+    status, out, err = run_train(*command, "--epoch", 2)
+    assert status == 0, err
+    assert "continuing run after epoch 1" in out
+
+
+def test_a_released_run_is_not_trained_over(run_train, trained, tmp_path):
+    shutil.copytree(trained / "checkpoints", tmp_path / "released/checkpoints")
+    status, _, err = run_train("--log_dir", "released")
+    assert status == 2
+    assert "is not a run that can be continued" in err
+    assert not (tmp_path / "released/options.yaml").exists()
+    (tmp_path / "file").write_text("")
+    assert "is not a run" in run_train("--log_dir", "file")[2]
+
+
+def test_the_last_evaluation_is_that_of_test_py(run_train, tmp_path):
+    """With the mean and std of training and IoU at 0.5, whatever chose the best epoch."""
+    more = ("--threshold_eval", 0.3, "--normalize", "images", "--epoch", 1, "--log_dir", "run")
+    assert run_train(*more)[0] == 0
+    protocol = json.loads((tmp_path / "run/metrics.json").read_text())["protocol"]
+    state = load_checkpoint(tmp_path / "run/checkpoints/best_model.pth")
+    assert protocol["normalisation"]["mean"] == state["mean"]
+    assert protocol["iou"].endswith("score > 0.5")
+    assert protocol["checkpoint"] == "best_model.pth (epoch 1)"
 
 
 def test_training_needs_masks(run_main, tmp_path):
@@ -254,8 +318,6 @@ def test_training_needs_masks(run_main, tmp_path):
 
 
 def test_an_unreadable_frame_is_named_through_workers(run_train, simulated, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(simulated, copy)
     for path in copy.glob("*/images/*.png"):
@@ -263,9 +325,7 @@ def test_an_unreadable_frame_is_named_through_workers(run_train, simulated, tmp_
             path.write_bytes(b"torn")
     status, _, err = run_train("--datapath", copy, "--workers", 2, "--mean", 100, "--std", 10)
     assert status == 2
-    assert err.startswith("error: ")
-    assert "not a readable image" in err
-    assert err.count("\n") == 1
+    assert re.fullmatch(r"error: \S+\.png: not a readable image \(.*\)\n", err)
 
 
 def test_json_lines_are_json(trained):

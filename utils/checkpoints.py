@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files import written_whole
 from utils.runs import Run
 
 try:
@@ -22,11 +23,17 @@ except ImportError:  # NumPy 1
 _ALLOWED = [np.dtype, np.dtypes.Float64DType, (scalar, "numpy.core.multiarray.scalar")]
 
 
-def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write a checkpoint; the file appears whole or not at all."""
-    buffer = io.BytesIO()
+def save_checkpoint(path: str | Path, state: dict, previous: str | Path | None = None) -> None:
+    """Write a checkpoint; the file appears whole or not at all.
+
+    What stood at `path` takes the name `previous`, if one is given, once the new one is written.
+    """
+    path, buffer = Path(path), io.BytesIO()
     torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
+    with written_whole(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+        if previous and path.is_file():
+            path.replace(previous)
 
 
 def load_checkpoint(path: str | Path, device="cpu") -> dict:
@@ -82,16 +89,16 @@ def load_weights(network: nn.Module, state: dict, name: str, path: str | Path) -
     network.load_state_dict(weights)
 
 
-def load_newest(run: Run, device="cpu") -> tuple[dict | None, Path | None, list[str]]:
+def load_newest(run: Run, device="cpu") -> tuple[dict | None, Path | None, dict[Path, str]]:
     """The newest whole checkpoint of a run of ours that training can go on from.
 
-    Tries last, previous, then the others from the latest epoch. Returns the state and its path
-    (None where there is none), and what is wrong with the newer ones that were passed over.
+    Tries last, previous, epoch N from the latest, best. Returns the state and its path (None where
+    there is none), and the newer ones that were passed over with what is wrong with them.
     """
-    newest = [run.checkpoint("last"), run.checkpoint("previous")]
-    others = [p for p in run.checkpoints.glob("*_model.pth") if p not in newest]
-    torn = []
-    for path in newest + sorted(others, key=lambda p: p.stat().st_mtime, reverse=True):
+    numbered = (re.fullmatch(r"epoch_(\d+)_model", p.stem) for p in run.checkpoints.glob("*.pth"))
+    epochs = sorted((int(match[1]) for match in numbered if match), reverse=True)
+    torn: dict[Path, str] = {}
+    for path in map(run.checkpoint, ("last", "previous", *epochs, "best")):
         if not path.is_file():
             continue
         try:
@@ -100,18 +107,10 @@ def load_newest(run: Run, device="cpu") -> tuple[dict | None, Path | None, list[
                 raise InputError(f"{path}: holds weights only, nothing to go on from")
             return state, path, torn
         except InputError as error:
-            torn.append(str(error))
+            torn[path] = str(error)
     if torn:
-        raise InputError(f"no whole checkpoint to go on from: {'; '.join(torn)}")
+        raise InputError(f"no whole checkpoint to go on from: {'; '.join(torn.values())}")
     return None, None, torn
-
-
-def window_length(state: dict) -> int | None:
-    """T, read off the shape of the temporal probe's maps; None if there is no probe."""
-    for key, weight in state["model_state_dict"].items():
-        if ".QK_heads." in key and weight.dim() == 2:
-            return weight.shape[0]
-    return None
 
 
 def _reason(error: Exception) -> str:

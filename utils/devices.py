@@ -25,9 +25,12 @@ def choose_device(device: str = "auto", gpu: str | None = None) -> torch.device:
         raise InputError(
             f"{asked}: this machine has {count} CUDA GPU(s); use --device cpu or another --gpu"
         )
-    # Convolutions would otherwise drop to TF32, and counts would differ from the CPU's.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", index)
+
+
+def use_full_precision() -> None:
+    """Keep fp32 fp32 on CUDA: convolutions drop to TF32 by default, and counts would change."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def seed_everything(*numbers: int) -> None:

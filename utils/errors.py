@@ -65,7 +65,8 @@ def explain(error: BaseException, terminated: bool = False) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted{': ' + text if text else ''}", 143 if terminated else 130
     if isinstance(error, InputError):
-        return f"error: {text}", 2
+        # From a worker process the message arrives behind the worker's traceback.
+        return f"error: {text.rpartition('InputError: ')[2]}", 2
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):

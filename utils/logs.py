@@ -21,17 +21,6 @@ class Log:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
 
 
-def read_records(path: Path) -> list[dict]:
-    """The records of a JSON-lines file; a torn last line is left out, no file is no records."""
-    records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
 def write_records(path: Path, records: list[dict]) -> None:
     """A JSON-lines file, written whole."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))

@@ -28,7 +28,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Shows the defaults that say something, and descriptions as written."""
 
     def _get_help_string(self, action):
-        silent = action.default in (None, False, argparse.SUPPRESS, "")
+        silent = action.default is None or action.default is False
         return action.help if silent else super()._get_help_string(action)
 
 
@@ -53,11 +53,17 @@ def number_above(least: float, kind: type = float, or_equal: bool = False):
             number = None
         if number is None or not (least < number < float("inf") or (or_equal and number == least)):
             a = "a whole number" if kind is int else "a number"
-            bound = f"of at least {least}" if or_equal else f"above {least}"
-            raise argparse.ArgumentTypeError(f"{value!r}: expected {a} {bound}")
+            bound = f" of at least {least}" if or_equal else f" above {least}"
+            bound = "" if least == float("-inf") else bound
+            raise argparse.ArgumentTypeError(f"{value!r}: expected {a}{bound}")
         return number
 
     return check
+
+
+def finite(value: str) -> float:
+    """An argparse `type`: any finite number."""
+    return number_above(float("-inf"))(value)
 
 
 def add_common(parser: Parser) -> None:
@@ -85,13 +91,9 @@ def add_data(parser: Parser, datasets: list[str], **defaults) -> None:
     )  # fmt: skip
 
 
-def add_scoring(parser: Parser, borders: tuple[str, ...]) -> None:
-    """The options of the protocol: shooting rule, IoU and normalisation."""
-    group = parser.add_argument_group("protocol")
-    group.add_argument(
-        "--threshold_eval", type=number_above(0, or_equal=True), default=0.5,
-        help="a pixel is positive for the IoU above this probability",
-    )  # fmt: skip
+def add_rule(parser: Parser, borders: tuple[str, ...]) -> None:
+    """The options of the shooting rule: --window_radius and --border."""
+    group = parser.add_argument_group("shooting rule")
     group.add_argument(
         "--window_radius", type=number_above(0, int, or_equal=True), default=4, metavar="R",
         help="radius r of the (2r + 1) x (2r + 1) windows around target pixels within which a "
@@ -102,13 +104,105 @@ def add_scoring(parser: Parser, borders: tuple[str, ...]) -> None:
         help="windows at the edges: clipped there, or as in the published evaluator, where those "
         "over the top or left edge vanish",
     )  # fmt: skip
+
+
+def add_normalisation(parser: Parser, sources: tuple[str, ...]) -> None:
+    """--normalize, --mean and --std."""
+    group = parser.add_argument_group("normalisation of grey levels")
+    explained = {
+        "dataset": "the data set's mean and std, as published; where it has none, the run's or "
+        "else the images'",
+        "run": "those of the training run",
+        "images": "measured on the images",
+    }
     group.add_argument(
-        "--normalize", choices=("dataset", "run", "images"), default="dataset",
-        help="mean and std of the data set (published; of the run where the data set has none), of "
-        "the training run, or measured on the images",
+        "--normalize", choices=sources, default=sources[0],
+        help="; ".join(f"{source}: {explained[source]}" for source in sources),
     )  # fmt: skip
-    group.add_argument("--mean", type=float, help="mean grey level, with --std")
+    group.add_argument("--mean", type=finite, help="mean grey level, with --std")
     group.add_argument("--std", type=number_above(0), help="standard deviation of grey levels")
+
+
+def add_clips(parser: Parser) -> None:
+    """What an epoch draws and how clips are cut."""
+    group = parser.add_argument_group("clips")
+    group.add_argument("--batch_size", type=number_above(0, int), default=4, help="clips in a step")
+    group.add_argument(
+        "--patch_size", type=number_above(3, int), default=128,
+        help="side of the training crop in pixels; smaller frames are used whole",
+    )  # fmt: skip
+    group.add_argument(
+        "--sample_rate", type=number_above(0), metavar="SHARE",
+        help="clips drawn in an epoch for each clip position; default: the data set's (NUDT 0.1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--mask_resize", choices=("nearest", "bicubic"), default="nearest",
+        help="where a data set is resized for training; bicubic is published and dilates targets",
+    )  # fmt: skip
+    group.add_argument(
+        "--workers", type=number_above(0, int, or_equal=True), metavar="N",
+        help="processes that read clips; default: 4 beside a GPU, 0 on the CPU",
+    )  # fmt: skip
+
+
+def add_selection(parser: Parser) -> None:
+    """How the best epoch is chosen."""
+    group = parser.add_argument_group("selection of the best epoch, by pixel IoU")
+    group.add_argument(
+        "--select_on", choices=("val", "test"), default="val",
+        help="val: sequences taken from the training list; test: as published",
+    )  # fmt: skip
+    group.add_argument(
+        "--val_fraction", type=number_above(0), default=0.1, help="share of the training sequences"
+    )
+    group.add_argument(
+        "--threshold_eval", type=number_above(0, or_equal=True), default=0.5,
+        help="a pixel is positive above this probability; the released runs had 0.3",
+    )  # fmt: skip
+
+
+def add_run(parser: Parser) -> None:
+    """Where a training is kept, and which one goes on."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--savepath", default="./log/", help="folder that holds the runs")
+    group.add_argument(
+        "--log_dir", metavar="NAME",
+        help="name of the run's folder, continued if there is one; default: a fresh name",
+    )  # fmt: skip
+    group.add_argument(
+        "--resume", metavar="RUN",
+        help="continue a run (folder, or name under --savepath) with its own options",
+    )  # fmt: skip
+
+
+def add_optimisation(parser: Parser, schedules: tuple[str, ...]) -> None:
+    """Optimiser, learning rate and seed, spelled as published."""
+    group = parser.add_argument_group("optimisation")
+    group.add_argument(
+        "--epoch", type=number_above(0, int), default=32,
+        help="epochs to train; published: 32, 40 on SatVideoIRSDT",
+    )  # fmt: skip
+    group.add_argument("--optimizer", choices=("Adam", "SGD"), default="Adam", help="which")
+    group.add_argument(
+        "--learning_rate", type=number_above(0), default=0.001, help="its highest value"
+    )
+    group.add_argument(
+        "--decay_rate", type=number_above(0, or_equal=True), default=1e-4, help="weight decay"
+    )
+    group.add_argument(
+        "--schedule", choices=schedules, default=schedules[0],
+        help="step: x lr_decay every step_size epochs; one_cycle: up, then down to nearly 0",
+    )  # fmt: skip
+    group.add_argument(
+        "--step_size", type=number_above(0, int), default=10, metavar="EPOCHS", help="see schedule"
+    )
+    group.add_argument(
+        "--lr_decay", type=number_above(0), default=0.7, metavar="FACTOR", help="see schedule"
+    )
+    group.add_argument(
+        "--seed", type=number_above(0, int, or_equal=True), default=0,
+        help="of weights, draws, crops and the validation split",
+    )  # fmt: skip
 
 
 def add_device(parser: Parser) -> None:

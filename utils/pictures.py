@@ -3,12 +3,11 @@
 An observer is called with (sequence, frame index from 0, probability [H, W]) for every frame.
 """
 
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-from utils.files import write_bytes
 
 
 class ProbabilityWriter:
@@ -21,8 +20,12 @@ class ProbabilityWriter:
         self.folder, self.first_number = folder, first_number
 
     def __call__(self, sequence, index: int, probability: np.ndarray) -> None:
+        folder = self.folder / sequence.name
+        if index == 0:  # what an earlier evaluation left would mix with this one
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
         content = cv2.imencode(".png", (probability * 255).astype(np.uint8))[1].tobytes()
-        write_bytes(self.folder / sequence.name / f"{index + self.first_number:05d}.png", content)
+        (folder / f"{index + self.first_number:05d}.png").write_bytes(content)
 
 
 class ExampleCollector:
@@ -40,7 +43,7 @@ class ExampleCollector:
             {
                 "title": f"{sequence.name}, frame {index + 1}",
                 "frame": sequence.frames(index, index + 1)[0],
-                "probability": probability,
+                "probability": probability.copy(),  # not the whole window it is a part of
                 "truth": sequence.masks(index, index + 1)[0] if sequence.has_masks else None,
             }
         )

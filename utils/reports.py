@@ -59,11 +59,14 @@ def protocol_line(protocol: dict) -> str:
     """A protocol in one line, to print with a result."""
     norm, r = protocol["normalisation"], protocol["window_radius"]
     return (
-        f"protocol: {protocol['split']} split, hit 3 x 3, windows {2 * r + 1} x {2 * r + 1} "
-        f"(r = {r}, border {protocol['border']}), score >= threshold in float64, "
-        f"T = {protocol['seqlen']}, overlap {protocol['overlap']}, "
-        f"mean {norm['mean']:.4f}, std {norm['std']:.4f} ({norm['source']}), "
-        f"{protocol['precision']} on {protocol['device']}, torch {protocol['versions']['torch']}"
+        f"protocol: {protocol['checkpoint']}, {protocol['split']} split; hit {protocol['hit']}, "
+        f"windows {2 * r + 1} x {2 * r + 1} (r = {r}, border {protocol['border']}), "
+        f"{protocol['comparison']}, {len(protocol['thresholds'])} thresholds; "
+        f"IoU of {protocol['iou']}; T = {protocol['seqlen']}, overlap {protocol['overlap']}, "
+        f"fused by the {protocol['fusion']}; "
+        f"mean {norm['mean']:.4f}, std {norm['std']:.4f} ({norm['source']}); "
+        f"{protocol['precision']} on {protocol['device']}; "
+        + ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
     )
 
 
@@ -90,6 +93,18 @@ def results_table(reports: dict[str, dict]) -> str:
             )
         )
     return text_table(rows)
+
+
+def epoch_line(record: dict, epochs: int) -> str:
+    """A training epoch (a record of `epochs.jsonl`) in one line."""
+    iou, pd, fa = (
+        _text(record[key], form) for key, form in (("iou", ".4f"), ("pd", ".3f"), ("fa", ".1e"))
+    )
+    return (
+        f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.4f}, IoU {iou}, Pd {pd}, "
+        f"Fa {fa}, lr {record['learning_rate']:.1e}, {record['seconds']:.1f} s "
+        f"({record['data_seconds']:.1f} s of it waiting for clips)"
+    )
 
 
 def text_table(rows: list[tuple[str, ...]]) -> str:

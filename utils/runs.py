@@ -103,6 +103,8 @@ def create_run(
     for attempt in range(1, 1000):
         time = minute if attempt == 1 else f"{minute}-{attempt}"
         folder = Path(root) / (name or f"{dataset}__{time}__{loss}_{model}_DataL{T}")
+        if name and (folder.is_file() or (folder / "checkpoints").is_dir()):
+            raise InputError(f"{folder}: is not a run that can be continued; choose another name")
         try:
             folder.mkdir(parents=True, exist_ok=bool(name))
         except FileExistsError:

@@ -60,6 +60,22 @@ def test_truncated_image_is_refused_by_name(tmp_path, suffix, kept, capfd):
         assert capfd.readouterr().err == ""
 
 
+def test_a_damaged_png_is_refused_without_noise(tmp_path, capfd):
+    content = bytearray(cv2.imencode(".png", np.tile(GREY, (9, 9)))[1].tobytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match="not a readable image"):
+        read_frame(tmp_path / "a.png")
+    assert capfd.readouterr().err == ""
+
+
+def test_shrinking_can_keep_every_target():
+    mask = np.zeros((9, 9), bool)
+    mask[::3, ::3] = True
+    assert resize_mask(mask, (3, 3), "any").all()
+    assert resize_mask(np.zeros((9, 9), bool), (3, 3), "any").sum() == 0
+
+
 def test_text_missing_and_float_files_are_refused(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(InputError, match=r"a\.png: not a readable image"):

@@ -50,6 +50,9 @@ def test_a_layout_from_yaml(tmp_path):
     ("text", "message"),
     [
         ("farmes: x", "unknown key 'farmes': did you mean 'frames'"),
+        ("lists: {train: 5}", "expected `split: path` entries"),
+        ("subsets: {low: Sequence4}", "subsets: expected"),
+        ("mean: 90", "mean and std go together"),
         ("mean: dark", "mean: 'dark'"),
         ("std: 0", "std: expected a number above 0"),
         ("frames: '{seq}'", "may hold"),

@@ -62,6 +62,21 @@ def test_same_seed_same_bytes_and_a_rerun_replaces(tmp_path, run_main):
     assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "c", files, shallow=False)[0] != files
 
 
+def test_interrupted_it_leaves_no_lists_and_can_be_run_again(tmp_path, run_main, monkeypatch):
+    size = ("--out", tmp_path / "a", "--train", 1, "--test", 1, "--frames", 2, "--size", 16)
+    run_main(synthetic.main, *size)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "write_sequence", interrupted)
+        assert run_main(synthetic.main, *size)[0] == 130
+    assert not (tmp_path / "a/test.txt").exists()
+    assert run_main(synthetic.main, *size)[0] == 0
+    assert (tmp_path / "a/test.txt").exists()
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path, run_main):
     (tmp_path / "thesis.txt").write_text("precious")
     status, _, err = run_main(synthetic.main, "--out", tmp_path)

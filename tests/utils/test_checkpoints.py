@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from models import window_length
 from tests.golden import RELEASED, needs_shared
 from utils.checkpoints import (
     load_checkpoint,
     load_newest,
     load_weights,
     save_checkpoint,
-    window_length,
 )
 from utils.errors import InputError
 from utils.runs import Run
@@ -100,15 +100,14 @@ def test_weights_of_another_model_or_shape_are_refused():
 def test_resuming_passes_over_torn_checkpoints(tmp_path):
     run = Run(tmp_path)
     whole = {"records": [], "optimizer_state_dict": {}}
-    assert load_newest(run) == (None, None, [])
+    assert load_newest(run) == (None, None, {})
     for kind, epoch in (("previous", 6), ("last", 7), (5, 4)):
         save_checkpoint(run.checkpoint(kind), state(epoch, **whole))
     assert load_newest(run)[0]["epoch"] == 7
     run.checkpoint("last").write_bytes(run.checkpoint("last").read_bytes()[:500])
     found, path, torn = load_newest(run)
     assert (found["epoch"], path.name) == (6, "previous_model.pth")
-    assert len(torn) == 1
-    assert "last_model.pth" in torn[0]
+    assert [p.name for p in torn] == ["last_model.pth"]
     run.checkpoint("previous").write_bytes(b"")
     assert load_newest(run)[0]["epoch"] == 4
     run.checkpoint(5).write_bytes(b"")
@@ -122,7 +121,7 @@ def test_every_released_checkpoint_is_read():
     assert len(paths) == 8
     for path in paths:
         read = load_checkpoint(path)
-        assert window_length(read) == 40
+        assert window_length(read["model_state_dict"]) == 40
         assert read["epoch"] >= 0
         if path.name == "best_model.pth":
             assert 0 < float(read["class_avg_iou"]) < 1

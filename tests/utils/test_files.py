@@ -7,7 +7,6 @@ import pytest
 from tests.golden import REPOSITORY
 from utils.errors import InputError
 from utils.files import writable_folder, write_json, write_text, written_whole
-from utils.logs import read_records, write_records
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):
@@ -49,14 +48,6 @@ def test_json_refuses_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"pd": None}
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "a.json", {"pd": float("nan")})
-
-
-def test_records_survive_a_torn_last_line(tmp_path):
-    path = tmp_path / "epochs.jsonl"
-    assert read_records(path) == []
-    write_records(path, [{"epoch": 1}, {"epoch": 2}])
-    path.write_text(path.read_text() + '{"epoch": 3, "lo')
-    assert read_records(path) == [{"epoch": 1}, {"epoch": 2}]
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path):
