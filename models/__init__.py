@@ -1,6 +1,7 @@
 """Frames in, answers out: the networks, their registry, the window rule and the Detector."""
 
-from models import deeppro, deeppro_plus  # noqa: F401  (importing a network registers it)
+# Importing a network, or a prepared form of one, registers it.
+from models import deeppro, deeppro_plus, prepared_deeppro, prepared_deeppro_plus  # noqa: F401
 from models.detector import Detector
 from models.layers import window_length
 from models.registry import build_network, network_names, register_network

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.prepared import prepare
 from models.windows import window_stop
 from utils.errors import InputError
 
 
 class Detector:
     """A network with its normalisation, window rule and overlap fusion.
+
+    It runs the prepared form of the network, a snapshot of its weights.
 
     Args:
         network: [B, 1, T, H, W] in, logits [B, T, H, W] out; its `seqlen` is T.
@@ -30,7 +33,7 @@ class Detector:
             raise InputError(
                 f"mean {mean}, standard deviation {std}: expected numbers, the latter above 0"
             )
-        self.network = network.to(device).eval()
+        self.infer = prepare(network.to(device))
         self.seqlen = network.seqlen
         self.mean, self.std = float(mean), float(std)
         self.device = torch.device(device)
@@ -91,7 +94,7 @@ class Detector:
         filling = np.repeat(frames[-1:], self.seqlen - count, axis=0)
         frames = np.concatenate([frames, filling])  # [T, H, W]
         x = torch.from_numpy(frames.astype(np.float32)).to(self.device)
-        logits = self.network(((x - self.mean) / self.std)[None, None])[0]  # [T, H, W]
+        logits = self.infer((x - self.mean) / self.std)  # [T, H, W]
         probabilities = logits.float().sigmoid()[:count].cpu().numpy()
         if not np.isfinite(probabilities.sum()):
             raise InputError(

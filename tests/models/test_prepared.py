@@ -1,0 +1,162 @@
+"""The prepared networks against the plain ones in float64, and against the reference output."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from models import build_network, network_names
+from models.prepared import for_each, prepare, tiles
+from models.prepared_deeppro import interpolation
+from tests.golden import needs_shared
+from tests.models.test_networks import GOLDENS, load_released, run_of
+
+SMALLEST = {"DeepPro": 4}  # height and width; 1 for the others
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def trained(name: str, seqlen: int) -> nn.Module:
+    """A network whose norms do something, negative scales among them, and whose logits spread."""
+    network = build_network(name, seqlen).eval()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm3d):
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+            nn.init.normal_(norm.running_mean, std=0.3)
+            nn.init.uniform_(norm.running_var, 0.1, 2)
+    with torch.no_grad():
+        *_, last = (m for m in network.modules() if isinstance(m, nn.Conv3d))
+        logits = network(torch.randn(1, 1, seqlen, 16, 16))
+        last.weight *= 3 / logits.std()
+        last.bias -= last.bias + 3 * (logits.mean() - last.bias) / logits.std()
+    return network
+
+
+@torch.no_grad()
+def check(network: nn.Module, frames: torch.Tensor, tile: int | None) -> None:
+    """As near to float64 as the plain module, or within 1e-4 of probability and of a logit."""
+    exact = copy.deepcopy(network).double()(frames.double()[None, None])[0]
+    plain, logits = network(frames[None, None])[0], prepare(network, tile)(frames)
+    assert logits.shape == frames.shape
+    assert logits.dtype == frames.dtype
+    for change in (lambda x: x, torch.sigmoid):
+        error, allowed = ((change(x.double()) - change(exact)).abs().max() for x in (logits, plain))
+        assert error <= max(1e-4, 2 * allowed)
+
+
+@pytest.mark.parametrize("name", network_names())
+class TestEveryNetwork:
+    @pytest.mark.parametrize("seqlen", [4, 8, 40])
+    @pytest.mark.parametrize("size", [(4, 4), (12, 20), (13, 17)])
+    def test_same_maps(self, name, seqlen, size):
+        check(trained(name, seqlen), torch.randn(seqlen, *size), tile=6)
+
+    @pytest.mark.parametrize("seqlen", [1, 2, 3, 5])
+    def test_same_maps_in_odd_windows(self, name, seqlen):
+        check(trained(name, seqlen), torch.randn(seqlen, 9, 10), tile=4)
+
+    @pytest.mark.parametrize("tile", [None, 1, 3, 8, 100])
+    def test_the_tile_does_not_matter(self, name, tile):
+        check(trained(name, 4), torch.randn(4, 11, 14), tile)
+
+    @settings(max_examples=15, deadline=None)
+    @given(data=st.data())
+    def test_any_size(self, name, data):
+        torch.manual_seed(0)
+        sides = st.integers(SMALLEST.get(name, 1), 30)
+        H, W, tile = data.draw(sides), data.draw(sides), data.draw(st.integers(2, 16))
+        check(trained(name, 4), torch.randn(4, H, W), tile)
+
+    def test_larger_than_its_own_tiles(self, name):
+        check(trained(name, 4), torch.randn(4, 37, 71), tile=None)
+
+    def test_still_frames_far_from_the_mean(self, name):
+        """A constant offset shows every border that is not padded with zeros."""
+        check(trained(name, 4), torch.full((4, 21, 23), 50.0), tile=8)
+
+    def test_it_is_a_snapshot(self, name):
+        network, frames = trained(name, 4), torch.randn(4, 8, 8)
+        before, prepared = frames.clone(), prepare(network)
+        logits = prepared(frames)
+        for parameter in network.parameters():
+            parameter.data.zero_()
+        assert torch.equal(prepared(frames), logits)
+        assert torch.equal(frames, before)
+
+    def test_a_network_in_training_is_prepared_for_inference(self, name):
+        network, frames = trained(name, 4), torch.randn(4, 8, 8)
+        logits = prepare(network)(frames)
+        assert torch.equal(prepare(network.train())(frames), logits)
+        assert network.training
+        assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
+
+    def test_frames_need_not_be_contiguous(self, name):
+        network, frames = prepare(trained(name, 4), tile=6), torch.randn(4, 9, 14)
+        turned = frames.transpose(1, 2).contiguous().transpose(1, 2)
+        assert torch.equal(network(turned), network(frames))
+
+    @pytest.mark.parametrize("shape", [(3, 8, 8), (5, 8, 8), (1, 4, 8, 8)])
+    def test_wrong_shape_raises(self, name, shape):
+        with pytest.raises(ValueError, match="expected frames"):
+            prepare(build_network(name, seqlen=4))(torch.randn(shape))
+
+
+class Sum(nn.Module):
+    """A network that has no prepared form."""
+
+    def forward(self, x):
+        return x[:, 0] + x[:, 0].sum()
+
+
+def test_other_networks_run_as_they_are():
+    frames = torch.randn(4, 3, 5)
+    assert torch.equal(prepare(Sum())(frames), frames + frames.sum())
+
+
+@given(length=st.integers(1, 200), side=st.integers(1, 70))
+def test_tiles_cover_a_length_once(length, side):
+    spans = tiles(length, side)
+    assert [i for start, stop in spans for i in range(start, stop)] == list(range(length))
+    assert all(0 < stop - start <= side for start, stop in spans)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_interpolation_is_that_of_torch(data):
+    size = data.draw(st.integers(2, 40))
+    start = data.draw(st.integers(0, size - 1))
+    stop = data.draw(st.integers(start + 1, size))
+    small = torch.randn(1, 3, data.draw(st.integers(1, size)), dtype=torch.float64)
+    expected = nn.functional.interpolate(small, size, mode="linear", align_corners=True)
+    needed, matrix = interpolation(size, small, 2, (start, stop))
+    torch.testing.assert_close(small[..., needed] @ matrix, expected[..., start:stop])
+
+
+def test_threads_raise_what_a_job_raised_and_leave_torch_as_it_was():
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        for_each(lambda job: 1 / job, [2, 1, 0, 3], torch.device("cpu"))
+    assert torch.get_num_threads() == before
+
+
+# Reference data
+
+
+@needs_shared
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
+def test_logits_are_the_published_ones(path):
+    golden = np.load(path)
+    mean, std = float(golden["mean"]), float(golden["std"])
+    frames = (torch.from_numpy(golden["frames"]).float() - mean) / std
+    expected = torch.from_numpy(golden["logits"])
+    logits = prepare(load_released(run_of(path)))(frames)
+    torch.testing.assert_close(logits, expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(logits.sigmoid(), expected.sigmoid(), atol=1e-4, rtol=0)
