@@ -213,17 +213,18 @@ def score_run(
     detector = Detector(loaded.network, normalisation.mean, normalisation.std, device)
     examples = ExampleCollector(sequences)
     observers = [examples]
+    suffix = f"_epoch-{checkpoint}" if isinstance(checkpoint, int) else ""
+    maps = folder / f"visual{suffix}"
     if visual or not sequences[0].has_masks:
-        observers.append(ProbabilityWriter(folder / "visual", layout.first_number))
+        observers.append(ProbabilityWriter(maps, layout.first_number))
     counts = evaluate(detector, sequences, rule, observers)
     name = f"{run.checkpoint(checkpoint).name} (epoch {loaded.epoch})"
     protocol = describe_protocol(detector, normalisation, rule, split, name)
     results = assemble_results(run, loaded.model, layout, protocol, counts)
-    suffix = f"_epoch-{checkpoint}" if isinstance(checkpoint, int) else ""
     paths = write_results(folder, suffix, str(options), results)
     picture = folder / f"frames{suffix}.png"
     plot_frames(picture, examples.examples, f"{loaded.model} on {layout.name}")
-    return results, [*paths, picture, *([folder / "visual"] if len(observers) > 1 else [])]
+    return results, [*paths, picture, *([maps] if len(observers) > 1 else [])]
 
 
 def train_one_epoch(

@@ -7,7 +7,6 @@ folder or to --output: eval.txt, metrics.json, sequences.csv, roc.png, frames.pn
 """
 
 import argparse
-from pathlib import Path
 
 from datasets import SOURCES, layout_names
 from engine import score_run
@@ -21,8 +20,10 @@ from utils.options import (
     add_device,
     add_normalisation,
     add_rule,
+    folder,
     number_above,
     parse_options,
+    probability,
 )
 from utils.reports import print_results
 from utils.runs import find_run
@@ -31,7 +32,9 @@ from utils.runs import find_run
 def build_parser() -> Parser:
     parser = Parser(prog="test.py", description=__doc__)
     group = parser.add_argument_group("run")
-    group.add_argument("--log_dir", metavar="RUN", help="name of the run's folder (required)")
+    group.add_argument(
+        "--log_dir", type=folder, metavar="RUN", help="name of the run's folder (required)"
+    )
     group.add_argument("--logpath", default="./log/", help="folder that holds the runs")
     group.add_argument(
         "--epoch", type=number_above(0, int), metavar="N",
@@ -44,12 +47,12 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add_rule(parser, BORDERS)
     parser.add_argument(
-        "--threshold_eval", type=number_above(0, or_equal=True), default=0.5,
+        "--threshold_eval", type=probability, default=0.5,
         help="a pixel is positive for the IoU above this probability",
     )  # fmt: skip
     add_normalisation(parser, SOURCES)
     group = parser.add_argument_group("output")
-    group.add_argument("--output", type=Path, help="folder to write to; default: the run's own")
+    group.add_argument("--output", type=folder, help="folder to write to; default: the run's own")
     group.add_argument(
         "--visual", action=argparse.BooleanOptionalAction, default=False,
         help="write 8-bit probability PNGs under visual/<sequence>/",

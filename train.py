@@ -37,6 +37,7 @@ from models import Detector, build_network, network_names
 from utils.checkpoints import load_newest, load_weights, save_checkpoint
 from utils.devices import choose_device, keep_freed_memory, seed_everything, use_full_precision
 from utils.errors import InputError, Interrupted, run_command
+from utils.files import locked
 from utils.logs import Log, write_records
 from utils.options import (
     Parser,
@@ -62,7 +63,7 @@ from utils.schedules import SCHEDULES, learning_rate
 # trained on become validation.
 FIXED_BY_RUN = (
     *("model", "dataset", "seqlen", "loss", "optimizer", "seed"),
-    *("select_on", "val_fraction", "threshold_eval"),
+    *("select_on", "val_fraction", "threshold_eval", "normalize", "mean", "std"),
 )
 
 
@@ -99,7 +100,7 @@ def open_run() -> tuple[Run, argparse.Namespace, "Plan"]:
     parser = build_parser()
     options = parse_options(parser, "train")
     named = options.log_dir and Path(options.savepath, options.log_dir, "options.yaml").is_file()
-    run = None
+    run, saved = None, {}
     if options.resume or named:
         run = find_run(options.savepath, options.resume or options.log_dir)
         saved = run.options()
@@ -107,7 +108,7 @@ def open_run() -> tuple[Run, argparse.Namespace, "Plan"]:
             raise InputError(f"{run.folder}: no options.yaml, so it cannot be continued")
         options = parse_options(parser, "train", saved=saved)
     settle_paths(options)
-    for key in FIXED_BY_RUN if run else ():
+    for key in FIXED_BY_RUN if run else ():  # continued
         if getattr(options, key) != saved.get(key):
             raise InputError(
                 f"--{key} {getattr(options, key)}: {run.name} was begun with {saved.get(key)}; "
@@ -117,10 +118,24 @@ def open_run() -> tuple[Run, argparse.Namespace, "Plan"]:
     if run is None:
         name, model, T = plan.layout.name, options.model, options.seqlen
         run = create_run(options.savepath, options.log_dir, name, options.loss, model, T)
-    passing = ("resume", "log_dir", "savepath", "config", "debug")
-    kept = {key: value for key, value in vars(options).items() if key not in passing}
-    run.save_options({k: str(v) if isinstance(v, Path) else v for k, v in kept.items()})
     return run, options, plan
+
+
+def save_options(run: Run, options: argparse.Namespace) -> list[str]:
+    """Write the resolved options; a line for each that differs from those of the run so far."""
+    passing = ("resume", "log_dir", "savepath", "config", "debug")
+    kept = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(options).items()
+        if key not in passing
+    }
+    before = run.options()
+    run.save_options(kept)
+    return [
+        f"--{key} is now {kept[key]}, it was {before[key]}"
+        for key in kept
+        if key in before and kept[key] != before[key]
+    ]
 
 
 def settle_paths(options: argparse.Namespace) -> None:
@@ -211,7 +226,8 @@ class Training:
         self.records, self.mean, self.std = state["records"], state["mean"], state["std"]
         self.log.say(f"continuing {self.run.name} after epoch {self.epoch} ({path.name})")
 
-    def announce(self) -> None:
+    def announce(self, warnings: list[str]) -> None:
+        """Say what is trained where, and what the user should know before."""
         options, plan = self.options, self.plan
         self.log.say(f"run {self.run.folder}")
         self.log.say(
@@ -220,7 +236,7 @@ class Training:
             f"{plan.layout.name}, {plan.steps} steps of {options.batch_size} clips an epoch, "
             f"mean {self.mean:.4f}, std {self.std:.4f}"
         )
-        for warning in plan.warnings:
+        for warning in warnings:
             self.log.say(f"warning: {warning}")
 
     def run_epoch(self) -> None:
@@ -316,17 +332,19 @@ def main() -> None:
     use_full_precision()
     keep_freed_memory()
     run, options, plan = open_run()
-    training = Training(run, options, plan)
-    training.announce()
-    try:
-        while training.epoch < options.epoch:
-            training.run_epoch()
-        results, paths = score_run(run, score_options(options))
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"{training.epoch} of {options.epoch} epochs are kept; "
-            f"go on with: python train.py --resume {shlex.quote(str(run.folder))}"
-        ) from None
+    with locked(run.folder):
+        changes = save_options(run, options)
+        training = Training(run, options, plan)
+        training.announce(plan.warnings + changes)
+        try:
+            while training.epoch < options.epoch:
+                training.run_epoch()
+            results, paths = score_run(run, score_options(options))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{training.epoch} of {options.epoch} epochs are kept; "
+                f"go on with: python train.py --resume {shlex.quote(str(run.folder))}"
+            ) from None
     print_results(results, [run.checkpoint("best"), run.folder / "training.png", *paths])
 
 

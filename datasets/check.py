@@ -21,7 +21,7 @@ from datasets.layouts import Layout, find_layout, layout_names
 from datasets.sequences import Sequence, list_sequences, open_sequence
 from utils.errors import InputError, run_command
 from utils.logs import progress
-from utils.options import Parser
+from utils.options import Parser, folder
 from utils.reports import text_table
 
 
@@ -89,8 +89,10 @@ def _read_through(sequence: Sequence, found: Findings, bar) -> None:
         if frame is None:
             continue
         if first is None:
-            first = frame.shape
+            first, depth = frame.shape, frame.dtype
             found.sizes[first] += 1
+        elif frame.dtype != depth:
+            found.faults.append(f"{path}: {frame.dtype}, the sequence began with {depth}")
         elif frame.shape != first:
             found.faults.append(f"{path}: {_size(frame.shape)}, the sequence began {_size(first)}")
         found.frames += 1
@@ -171,7 +173,7 @@ def build_parser() -> Parser:
         "--dataset", required=True, metavar="NAME",
         help=f"{', '.join(layout_names())}, or a layout of your own as FILE.yaml",
     )  # fmt: skip
-    parser.add_argument("--datapath", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--datapath", type=folder, required=True, help="folder of the data set")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from utils.errors import InputError
 
+LOSSY_LEVEL = 127
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -21,9 +22,13 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Foreground [H, W] bool: where a grey level, or a colour channel but alpha, is above 0."""
+    """Foreground [H, W] bool: where a grey level, or a colour channel but alpha, is above 0.
+
+    In a JPEG, whose compression leaves low levels around everything, above 127.
+    """
     image = _decode(path)
-    return image > 0 if image.ndim == 2 else (image[:, :, :3] > 0).any(axis=2)
+    level = LOSSY_LEVEL if path.suffix.lower() in (".jpg", ".jpeg") else 0
+    return image > level if image.ndim == 2 else (image[:, :, :3] > level).any(axis=2)
 
 
 def _decode(path: Path) -> np.ndarray:

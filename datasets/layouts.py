@@ -163,10 +163,6 @@ def find_layout(name: str) -> Layout:
     raise unknown_name("data set", name, layout_names())
 
 
-def _is_size(value: list) -> bool:
-    return len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
-
-
 def read_layout(path: Path) -> Layout:
     """A layout from a YAML file whose keys are the fields of `Layout`; its stem is the name.
 
@@ -187,32 +183,60 @@ def read_layout(path: Path) -> Layout:
     return layout
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_names(value) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def _is_pattern(value) -> bool:
+    try:
+        return isinstance(value, str) and value.format(sequence="\0", folder="").count("\0") > 0
+    except (KeyError, IndexError, ValueError):
+        return False
+
+
+def _is_table(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in [*value, *value.values()])
+
+
+# What a value of a layout file must be: a test, and the same in words.
+_PATTERN = (_is_pattern, "a folder that holds {sequence}, and {folder} if need be")
+_TABLE = (_is_table, "`split: path` entries")
+_NAMES = (_is_names, "a list of names")
+_SIZE = (
+    lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and n > 0 for n in v),
+    "[height, width] in pixels",
+)
+_POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
 _KINDS = {
-    **dict.fromkeys(("frames", "masks", "centroids", "evaluation_split"), str),
-    **dict.fromkeys(("lists", "folders", "subsets"), dict),
-    **dict.fromkeys(("aliases", "prefixes", "clean_root", "size", "train_size"), list),
-    **dict.fromkeys(("mean", "std", "sample_rate"), (int, float)),
-    "first_number": int,
-    "lists_required": bool,
+    "frames": _PATTERN,
+    "masks": _PATTERN,
+    "centroids": (lambda v: v is None or _is_pattern(v), _PATTERN[1]),
+    "lists": (lambda v: _is_table(v) and v, _TABLE[1]),
+    "folders": _TABLE,
+    "evaluation_split": (lambda v: isinstance(v, str), "the name of a split"),
+    "lists_required": (lambda v: isinstance(v, bool), "true or false"),
+    "aliases": _NAMES,
+    "prefixes": _NAMES,
+    "clean_root": (lambda v: _is_names(v) and len(v) == 2, "[folder, folder]"),
+    "mean": (_is_number, "a number"),
+    "std": _POSITIVE,
+    "sample_rate": _POSITIVE,
+    "size": _SIZE,
+    "train_size": _SIZE,
+    "first_number": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
+    "subsets": (
+        lambda v: isinstance(v, dict) and all(map(_is_names, v.values())),
+        "`name: [sequence, ...]` entries",
+    ),
 }
 
 
 def _checked(path: Path, key: str, value):
-    if not isinstance(value, _KINDS[key]):
-        raise InputError(f"{path}: {key}: {value!r} is not what the key takes")
-    if key in ("size", "train_size") and not _is_size(value):
-        raise InputError(f"{path}: {key}: expected [height, width] in pixels, got {value}")
-    if key in ("lists", "folders") and not all(isinstance(v, str) for v in value.values()):
-        raise InputError(f"{path}: {key}: expected `split: path` entries, got {value}")
-    if key == "subsets" and not all(isinstance(v, list) for v in value.values()):
-        raise InputError(f"{path}: subsets: expected `name: [sequence, ...]` entries, got {value}")
-    if key == "std" and value <= 0:
-        raise InputError(f"{path}: std: expected a number above 0, got {value}")
-    if isinstance(value, str) and key in ("frames", "masks", "centroids"):
-        try:
-            value.format(sequence="", folder="")
-        except (KeyError, IndexError, ValueError):
-            raise InputError(
-                f"{path}: {key}: {value!r} may hold {{sequence}} and {{folder}} only"
-            ) from None
+    fits, wanted = _KINDS[key]
+    if not fits(value):
+        raise InputError(f"{path}: {key}: expected {wanted}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,11 @@ def open_sequence(
         kinds = ", ".join(s[1:] for s in IMAGE_SUFFIXES)
         return None, [f"{folder}: holds no frames (files of {kinds})"]
     paired: dict[str, tuple[Path, ...] | None] = {}
-    faults: list[str] = []
+    faults = [
+        f"{after}: has the number of {before.name}; one frame a number, please"
+        for before, after in pairwise(frames)
+        if natural_order(before) == natural_order(after)
+    ]
     for kind, pattern in (("masks", layout.masks), ("centroids", layout.centroids)):
         masks = mask_folder(layout, root, split, name, pattern) if pattern else None
         paired[kind] = None
@@ -212,9 +217,9 @@ def _read_list(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list ({error})") from None
-    names = dict.fromkeys(name for line in lines if (name := line.strip().split("/")[0]))
-    if ".." in names:
-        raise InputError(f"{path}: names '..', which is no sequence")
+    names = dict.fromkeys(line.strip().split("/")[0] for line in lines if line.strip())
+    for odd in {"", ".", ".."} & names.keys():
+        raise InputError(f"{path}: {odd + '/...'!r} is no sequence: a line is <sequence>/anything")
     return list(names)
 
 
@@ -232,7 +237,8 @@ def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((p for p in files if not p.name.startswith(".")), key=natural_order)
+    shown = (p for p in files if not p.name.startswith("."))
+    return sorted(shown, key=lambda p: (natural_order(p), p.name))
 
 
 def _pair(frames: list[Path], folder: Path) -> tuple[tuple[Path, ...], list[str]]:

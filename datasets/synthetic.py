@@ -23,7 +23,7 @@ from scipy.special import erf
 from utils.errors import InputError, run_command
 from utils.files import writable_folder, write_text
 from utils.logs import progress
-from utils.options import Parser, number_above
+from utils.options import Parser, folder, number_above
 
 TRUTH_COLUMNS = ("sequence", "frame", "target", "x", "y", "sigma", "snr", "speed")
 MASK_LEVEL = 0.3  # a mask holds the pixels above this share of the target's peak
@@ -134,6 +134,8 @@ def write_dataset(out: Path, train: int, test: int, frames: int, size: int, seed
     truth = io.StringIO()
     writer = csv.writer(truth, lineterminator="\n")
     writer.writerow(TRUTH_COLUMNS)
+    for remains in out.glob(".Sequence*"):  # of a run that was killed
+        shutil.rmtree(remains)
     for split in lists:
         (out / f"{split}.txt").unlink(missing_ok=True)
     write_text(out / "truth.csv", truth.getvalue())  # marks the folder as ours
@@ -157,7 +159,9 @@ def write_dataset(out: Path, train: int, test: int, frames: int, size: int, seed
 def build_parser() -> Parser:
     parser = Parser(prog="python -m datasets.synthetic", description=__doc__.split("\n\n")[0])
     count = number_above(0, int, or_equal=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; made if missing")
+    parser.add_argument(
+        "--out", type=folder, required=True, help="folder to write; made if missing"
+    )
     parser.add_argument("--train", type=count, default=12, help="training sequences")
     parser.add_argument("--test", type=count, default=4, help="test sequences")
     parser.add_argument("--frames", type=number_above(0, int), default=60, help="frames a sequence")

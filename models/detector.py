@@ -98,7 +98,8 @@ class Detector:
         probabilities = logits.float().sigmoid()[:count].cpu().numpy()
         if not np.isfinite(probabilities.sum()):
             raise InputError(
-                "the probability map is not finite: the weights or the frames hold NaN or infinity"
+                "the probability map is not finite: the weights hold NaN or infinity, or mean "
+                f"{self.mean} and std {self.std} are far from the frames'"
             )
         return probabilities
 

@@ -1,12 +1,15 @@
 """train.py from end to end, on a simulated set of a few tiny sequences."""
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,7 +44,7 @@ def test_published_options_and_defaults():
     options = vars(train.build_parser().parse_args([]))
     published = {
         "model": "DeepPro-Plus", "batch_size": 4, "epoch": 32, "learning_rate": 0.001, "gpu_num": 1,
-        "optimizer": "Adam", "dataset": "NUDT-MIRSDT", "log_dir": None, "savepath": "./log/",
+        "optimizer": "Adam", "dataset": "NUDT-MIRSDT", "log_dir": None, "savepath": Path("./log/"),
         "decay_rate": 1e-4, "seqlen": 40, "patch_size": 128, "step_size": 10, "lr_decay": 0.7,
         "threshold_eval": 0.5,
     }  # fmt: skip
@@ -223,6 +226,8 @@ def test_the_configurations_that_are_shipped_parse(path):
         (["--val_fraction", "1.5"], "--val_fraction"),
         (["--resume", "nothing"], "no run 'nothing'"),
         (["--gpu_num", "2"], "one GPU"),
+        (["--resume", ""], "the path is empty"),
+        (["--threshold_eval", "50"], "expected a probability"),
         (["--mean", "3"], "--mean and --std go together"),
         (["--learning_rate", "-1"], "expected a number above 0"),
         (["--device", "cuda", "--gpu", "99"], "GPU"),
@@ -269,12 +274,33 @@ def test_a_resumed_run_keeps_its_model(run_train):
     assert "--model DeepPro-Plus: run was begun with DeepPro" in err
 
 
-@pytest.mark.parametrize("more", [("--seed", 5), ("--val_fraction", 0.5), ("--loss", "BCE")])
+@pytest.mark.parametrize(
+    "more", [("--seed", 5), ("--val_fraction", 0.5), ("--loss", "BCE"), ("--normalize", "images")]
+)
 def test_a_resumed_run_keeps_its_validation_sequences(run_train, run_main, tmp_path, more):
     run_train("--log_dir", "run", "--epoch", 1)
     status, _, err = run_main(train.main, "--resume", tmp_path / "run", *more)
     assert status == 2
     assert f"{more[0]} {more[1]}: run was begun with" in err
+
+
+def test_other_options_of_a_resumed_run_are_told(run_train, run_main, tmp_path):
+    run_train("--log_dir", "run", "--epoch", 1)
+    more = ("--epoch", 2, "--learning_rate", 0.01)
+    status, out, _ = run_main(train.main, "--resume", tmp_path / "run", *more)
+    assert status == 0
+    assert "warning: --learning_rate is now 0.01, it was 0.001" in out
+    assert "warning: --epoch is now 2, it was 1" in out
+
+
+def test_two_trainings_do_not_share_a_folder(run_train, tmp_path):
+    run_train("--log_dir", "run", "--epoch", 1)
+    held = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    status, _, err = run_train("--log_dir", "run", "--epoch", 2)
+    os.close(held)
+    assert status == 2
+    assert "another training is writing to it" in err
 
 
 def test_the_same_command_goes_on_with_a_layout_of_ones_own(run_train, tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ try:
 except ImportError:  # NumPy 1
     from numpy.core.multiarray import scalar
 
+LONGEST_WINDOW = 10_000  # frames; a hostile file could ask for terabytes
+
 # Released best_model.pth files hold one NumPy scalar, under the name that NumPy 1 used.
 _ALLOWED = [np.dtype, np.dtypes.Float64DType, (scalar, "numpy.core.multiarray.scalar")]
 
@@ -44,29 +46,50 @@ def load_checkpoint(path: str | Path, device="cpu") -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
+        others = ", ".join(sorted(p.name for p in path.parent.glob("*.pth"))) or "none"
+        raise InputError(f"{path}: no such checkpoint; beside it there are: {others}")
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the protocol of foreign pickles
             state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "global" in str(error):
-            raise InputError(
-                f"{path}: refused: it holds more than weights and could execute code"
-            ) from error
-        raise InputError(f"{path}: not a checkpoint ({_reason(error)})") from error
-    except Exception as error:  # torch raises a dozen types for files that are torn or foreign
         raise InputError(
-            f"{path}: not a checkpoint, or a truncated one ({_reason(error)})"
+            f"{path}: refused: not a checkpoint of weights alone; to load more could execute code"
         ) from error
+    except Exception as error:  # torch raises a dozen types for files that are torn or foreign
+        raise InputError(f"{path}: not a checkpoint, or a truncated one") from error
+    _check_fields(path, state)
+    return state
+
+
+_FIELDS = {  # what a checkpoint may say besides its weights
+    "epoch": int,
+    "model": str,
+    "dataset": str,
+    "seqlen": int,
+    "mean": float,
+    "std": float,
+    "best_iou": float,
+    "records": list,
+    "optimizer_state_dict": dict,
+}
+
+
+def _check_fields(path: Path, state) -> None:
     weights = state.get("model_state_dict") if isinstance(state, dict) else None
-    if not isinstance(weights, dict) or not all(torch.is_tensor(w) for w in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and torch.is_tensor(w) and w.layout == torch.strided
+        for key, w in weights.items()
+    ):
         raise InputError(
             f"{path}: holds no `model_state_dict` of tensors; not a checkpoint of ours"
         )
-    if not isinstance(state.setdefault("epoch", 0), int):
-        raise InputError(f"{path}: `epoch` is {state['epoch']!r}; expected a whole number")
-    return state
+    state.setdefault("epoch", 0)
+    for key, kind in _FIELDS.items():
+        if key in state and not isinstance(state[key], kind):
+            raise InputError(f"{path}: `{key}` is {state[key]!r:.40}; expected {kind.__name__}")
+    if not 0 < state.get("seqlen", 1) <= LONGEST_WINDOW:
+        raise InputError(f"{path}: `seqlen` is {state['seqlen']}; expected 1 to {LONGEST_WINDOW}")
 
 
 def load_weights(network: nn.Module, state: dict, name: str, path: str | Path) -> None:
@@ -84,8 +107,8 @@ def load_weights(network: nn.Module, state: dict, name: str, path: str | Path) -
             f"{path}: not the weights of {name}: {len(missing)} tensors missing, "
             f"{len(surplus)} unknown, {len(reshaped)} of another shape (such as {example})"
         )
-    if not all(torch.isfinite(w).all() for w in weights.values()):
-        raise InputError(f"{path}: the weights hold NaN or infinity")
+    if not all(torch.isfinite(w).all() and not w.is_complex() for w in weights.values()):
+        raise InputError(f"{path}: the weights hold NaN, infinity or complex numbers")
     network.load_state_dict(weights)
 
 
@@ -103,15 +126,12 @@ def load_newest(run: Run, device="cpu") -> tuple[dict | None, Path | None, dict[
             continue
         try:
             state = load_checkpoint(path, device)
-            if "records" not in state or "optimizer_state_dict" not in state:
-                raise InputError(f"{path}: holds weights only, nothing to go on from")
+            missing = [key for key in _FIELDS if key not in state]
+            if missing:
+                raise InputError(f"{path}: cannot go on from it: it lacks {', '.join(missing)}")
             return state, path, torn
         except InputError as error:
             torn[path] = str(error)
     if torn:
         raise InputError(f"no whole checkpoint to go on from: {'; '.join(torn.values())}")
     return None, None, torn
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

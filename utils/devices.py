@@ -14,7 +14,7 @@ def choose_device(device: str = "auto", gpu: str | None = None) -> torch.device:
 
     `auto` takes the GPU where there is one. InputError if a GPU asked for by name is not there.
     """
-    if gpu is not None and not gpu.isdigit():
+    if gpu is not None and not (gpu.isascii() and gpu.isdigit()):
         raise InputError(f"--gpu {gpu}: expected the number of one GPU, such as 0")
     if device == "cpu" or (device == "auto" and gpu is None and not torch.cuda.is_available()):
         return torch.device("cpu")

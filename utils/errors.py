@@ -47,7 +47,8 @@ def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
     signal.signal(signal.SIGTERM, terminate)
     try:
         main()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; nobody is left to tell
         sys.exit(1)

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import fcntl
 import json
 import os
 import tempfile
@@ -52,6 +53,19 @@ def write_text(path: str | Path, content: str) -> None:
 def write_json(path: str | Path, value) -> None:
     """JSON without NaN or infinity (what is undefined is null)."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def locked(folder: Path):
+    """Claim a folder for this process; InputError if another one has it. Leaves no file behind."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"{folder}: another training is writing to it; wait, or stop it") from None
+    finally:
+        os.close(descriptor)
 
 
 def writable_folder(folder: str | Path, hint: str) -> Path:

@@ -43,18 +43,37 @@ def one_of(kind: str, names: list[str]):
     return check
 
 
-def number_above(least: float, kind: type = float, or_equal: bool = False):
-    """An argparse `type`: a finite number above `least` (or equal to it)."""
+def folder(value: str) -> Path:
+    """An argparse `type`: a path that is not empty (as that of an unset shell variable is)."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(value)
+
+
+def probability(value: str) -> float:
+    """An argparse `type`: a number from 0 to below 1."""
+    number = number_above(0, or_equal=True)(value)
+    if not number < 1:
+        raise argparse.ArgumentTypeError(f"{value!r}: expected a probability below 1")
+    return number
+
+
+def number_above(
+    least: float, kind: type = float, or_equal: bool = False, most: float = float("inf")
+):
+    """An argparse `type`: a finite number above `least` (or equal to it), `most` at the most."""
 
     def check(value: str):
         try:
             number = kind(value)
         except ValueError:
             number = None
-        if number is None or not (least < number < float("inf") or (or_equal and number == least)):
+        above = number is not None and (number > least or (or_equal and number == least))
+        if not above or number > most or number == float("inf"):
             a = "a whole number" if kind is int else "a number"
             bound = f" of at least {least}" if or_equal else f" above {least}"
             bound = "" if least == float("-inf") else bound
+            bound += "" if most == float("inf") else f" and at most {most}"
             raise argparse.ArgumentTypeError(f"{value!r}: expected {a}{bound}")
         return number
 
@@ -83,7 +102,10 @@ def add_data(parser: Parser, datasets: list[str], **defaults) -> None:
         help=f"{', '.join(datasets)}, or a layout of your own as FILE.yaml",
     )  # fmt: skip
     group.add_argument(
-        "--datapath", type=Path, default=Path("datasets/NUDT-MIRSDT"), help="folder of the data set"
+        "--datapath",
+        type=folder,
+        default=Path("datasets/NUDT-MIRSDT"),
+        help="folder of the data set",
     )
     group.add_argument(
         "--seqlen", type=number_above(0, int), default=defaults.get("seqlen"), metavar="T",
@@ -95,7 +117,8 @@ def add_rule(parser: Parser, borders: tuple[str, ...]) -> None:
     """The options of the shooting rule: --window_radius and --border."""
     group = parser.add_argument_group("shooting rule")
     group.add_argument(
-        "--window_radius", type=number_above(0, int, or_equal=True), default=4, metavar="R",
+        "--window_radius", type=number_above(0, int, or_equal=True, most=1000), default=4,
+        metavar="R",
         help="radius r of the (2r + 1) x (2r + 1) windows around target pixels within which a "
         "predicted pixel is no false alarm; the published DeepPro rows had 5, the Plus rows 4",
     )  # fmt: skip
@@ -156,7 +179,7 @@ def add_selection(parser: Parser) -> None:
         "--val_fraction", type=number_above(0), default=0.1, help="share of the training sequences"
     )
     group.add_argument(
-        "--threshold_eval", type=number_above(0, or_equal=True), default=0.5,
+        "--threshold_eval", type=probability, default=0.5,
         help="a pixel is positive above this probability; the released runs had 0.3",
     )  # fmt: skip
 
@@ -164,13 +187,15 @@ def add_selection(parser: Parser) -> None:
 def add_run(parser: Parser) -> None:
     """Where a training is kept, and which one goes on."""
     group = parser.add_argument_group("run")
-    group.add_argument("--savepath", default="./log/", help="folder that holds the runs")
     group.add_argument(
-        "--log_dir", metavar="NAME",
+        "--savepath", type=folder, default="./log/", help="folder that holds the runs"
+    )
+    group.add_argument(
+        "--log_dir", type=folder, metavar="NAME",
         help="name of the run's folder, continued if there is one; default: a fresh name",
     )  # fmt: skip
     group.add_argument(
-        "--resume", metavar="RUN",
+        "--resume", type=folder, metavar="RUN",
         help="continue a run (folder, or name under --savepath) with its own options",
     )  # fmt: skip
 
@@ -247,7 +272,7 @@ def read_yaml(path: Path) -> dict:
     """A YAML mapping; InputError if the file cannot be read as one."""
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as YAML ({reason})") from None
     if values is None:
@@ -263,7 +288,7 @@ def _as_arguments(parser: Parser, values: dict, source: str) -> list[str]:
     arguments = []
     for key, value in values.items():
         if key not in actions or key == "config":
-            guess = nearest(str(key), actions)
+            guess = nearest(str(key), [a for a in actions if a != "config"])
             hint = f"; did you mean {guess!r}?" if guess else ""
             raise InputError(f"{source} unknown option {key!r}{hint}")
         flags = actions[key].option_strings

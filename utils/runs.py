@@ -59,6 +59,8 @@ class Run:
     def model(self) -> str | None:
         """The model's name: from the options, the run's name, or the stem of its log."""
         logs = sorted((self.folder / "logs").glob("*.txt"))
+        if not isinstance(self.options().get("model", ""), str):
+            raise InputError(f"{self.folder / 'options.yaml'}: `model` is no name")
         return (
             self.options().get("model") or self._part("model") or (logs[0].stem if logs else None)
         )

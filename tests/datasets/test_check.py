@@ -30,6 +30,8 @@ def test_every_fault_is_named_by_path(folder, run_main):
     write_image(folder / "s2/images/00003.png", np.zeros((9, 9), np.uint8))
     write_image(folder / "s2/masks/00005.png", np.zeros((9, 9), np.uint8))
     (folder / "s2/masks/00006.png").unlink()
+    write_image(folder / "s2/images/00008.png", np.zeros((6, 8), np.uint16))
+    write_frames(folder / "s1/images", 1, first=12, digits=3)
     write_list(folder / "test.txt", "s1", "s2", "s3")
     write_list(folder / "train.txt", "s1")
     status, out, _ = run_main(check.main, "--dataset", "NUDT-MIRSDT", "--datapath", folder)
@@ -41,6 +43,8 @@ def test_every_fault_is_named_by_path(folder, run_main):
         "s2/images/00003.png: 9 x 9, the sequence began 6 x 8",
         "s2/masks/00005.png: mask 9 x 9",
         "s2/images/00006.png: a frame without its mask",
+        "s2/images/00008.png: uint16, the sequence began with uint8",
+        "00012.png; one frame a number",
         "s3/images: no such folder, but the test list names s3",
         "test.txt: s1 is in the train list too",
     ):

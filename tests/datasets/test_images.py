@@ -60,6 +60,13 @@ def test_truncated_image_is_refused_by_name(tmp_path, suffix, kept, capfd):
         assert capfd.readouterr().err == ""
 
 
+def test_a_jpeg_mask_is_cut_half_way(tmp_path):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[10:14, 20:23] = 255
+    write_image(tmp_path / "m.jpg", mask)
+    assert np.array_equal(read_mask(tmp_path / "m.jpg"), mask > 0)
+
+
 def test_a_damaged_png_is_refused_without_noise(tmp_path, capfd):
     content = bytearray(cv2.imencode(".png", np.tile(GREY, (9, 9)))[1].tobytes())
     content[len(content) // 2] ^= 0xFF

@@ -92,18 +92,18 @@ def test_call_stacks_the_stream():
 
 @pytest.mark.parametrize("count", [10, 11, 19, 40, 41])
 def test_network_is_shown_the_published_windows_normalised(count):
-    network, frames = Fake(), some_frames(count)
-    Detector(network, MEAN, STD)(frames)
-    assert len(network.windows) == len(split_windows(count, T))
-    for shown, (start, stop) in zip(network.windows, split_windows(count, T), strict=True):
+    detector, frames = Detector(Fake(), MEAN, STD), some_frames(count)
+    detector(frames)
+    windows = detector.infer.network.windows
+    for shown, (start, stop) in zip(windows, split_windows(count, T), strict=True):
         np.testing.assert_allclose(shown, (frames[start:stop] - MEAN) / STD, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_short_sequence_is_filled_up_with_its_last_frame(count):
-    network, frames = Fake(), some_frames(count)
-    assert len(Detector(network, MEAN, STD)(frames)) == count
-    (shown,) = network.windows
+    detector, frames = Detector(Fake(), MEAN, STD), some_frames(count)
+    assert len(detector(frames)) == count
+    (shown,) = detector.infer.network.windows
     filled = np.array([frames[min(i, count - 1)] for i in range(T)])
     np.testing.assert_allclose(shown, (filled - MEAN) / STD, atol=1e-5)
 
@@ -210,11 +210,11 @@ def test_standard_deviation_must_be_positive(std):
         Detector(Fake(), MEAN, std)
 
 
-def test_registered_network_in_eval_mode():
+def test_a_network_in_training_is_left_in_training():
     torch.manual_seed(0)
     network = build_network("DeepPro", seqlen=T).train()
     detector, frames = Detector(network, MEAN, STD), some_frames(13).repeat(4, 1).repeat(4, 2)
     maps = detector(frames)
-    assert not network.training
+    assert network.training
     np.testing.assert_array_equal(detector(frames), maps)  # no running statistics moved
     assert maps.shape == (13, 12, 16)

@@ -77,8 +77,22 @@ def test_text_missing_and_odd_epoch_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "b.pth")
     torch.save(state(epoch="three"), tmp_path / "c.pth")
-    with pytest.raises(InputError, match="whole number"):
+    with pytest.raises(InputError, match="`epoch` is 'three'; expected int"):
         load_checkpoint(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"model": [1]}, {"seqlen": "abc"}, {"seqlen": -4}, {"seqlen": 10**9}, {"mean": "abc"}),
+        *({"model_state_dict": {5: torch.zeros(2)}}, {"records": 3}),
+        {"model_state_dict": {"w": torch.zeros(2, 2).to_sparse()}},
+    ],
+)
+def test_odd_fields_are_refused_by_path(tmp_path, odd):
+    torch.save(state(**odd) if "model_state_dict" not in odd else odd, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a\.pth"):
+        load_checkpoint(tmp_path / "a.pth")
 
 
 def test_weights_of_another_model_or_shape_are_refused():
@@ -99,7 +113,8 @@ def test_weights_of_another_model_or_shape_are_refused():
 
 def test_resuming_passes_over_torn_checkpoints(tmp_path):
     run = Run(tmp_path)
-    whole = {"records": [], "optimizer_state_dict": {}}
+    whole = {"records": [], "optimizer_state_dict": {}, "model": "M", "dataset": "D", "seqlen": 8}
+    whole |= {"mean": 1.0, "std": 2.0, "best_iou": 0.5}
     assert load_newest(run) == (None, None, {})
     for kind, epoch in (("previous", 6), ("last", 7), (5, 4)):
         save_checkpoint(run.checkpoint(kind), state(epoch, **whole))
@@ -110,6 +125,9 @@ def test_resuming_passes_over_torn_checkpoints(tmp_path):
     assert [p.name for p in torn] == ["last_model.pth"]
     run.checkpoint("previous").write_bytes(b"")
     assert load_newest(run)[0]["epoch"] == 4
+    save_checkpoint(run.checkpoint(5), state(4))
+    with pytest.raises(InputError, match="it lacks model, dataset"):
+        load_newest(run)
     run.checkpoint(5).write_bytes(b"")
     with pytest.raises(InputError, match="no whole checkpoint"):
         load_newest(run)
