@@ -18,7 +18,8 @@ setup: .venv/done
 	touch $@
 
 demo: setup
-	$(BIN)/python -m datasets.synthetic --out data/demo --train 12 --test 4 --seed 0
+	$(BIN)/python -m datasets.synthetic --out data/demo --preset demo \
+		--train 12 --test 4 --frames 60 --size 64 --seed 0
 	$(BIN)/python train.py --config configs/demo.yaml
 
 test: setup

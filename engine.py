@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from datasets import (
-    Layout,
     Normalisation,
     Sequence,
     choose_normalisation,
     find_layout,
     open_split,
+    snr_subsets,
 )
 from metrics import Counts, ShootingRule
 from models import Detector, build_network, window_length
@@ -127,8 +127,9 @@ def _detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
 
 
 def assemble_results(
-    run: Run, model: str, layout: Layout, protocol: dict, counts: dict[str, Counts]
-) -> dict:
+    run: Run, model: str, dataset: str, protocol: dict, counts: dict[str, Counts],
+    subsets: Mapping[str, Iterable[str]],
+) -> dict:  # fmt: skip
     """What `metrics.json` holds: protocol, overall, subsets (by sequence name) and sequences.
 
     Without any counts (no masks) `overall` is None.
@@ -140,12 +141,12 @@ def assemble_results(
     return {
         "run": run.name,
         "model": model,
-        "dataset": layout.name,
+        "dataset": dataset,
         "protocol": protocol,
         "overall": total(counts) if counts else None,
         "subsets": {
             subset: total(n for n in names if n in counts)
-            for subset, names in layout.subsets.items()
+            for subset, names in subsets.items()
             if counts
         },
         "sequences": {name: c.report() for name, c in counts.items()},
@@ -220,7 +221,8 @@ def score_run(
     counts = evaluate(detector, sequences, rule, observers)
     name = f"{run.checkpoint(checkpoint).name} (epoch {loaded.epoch})"
     protocol = describe_protocol(detector, normalisation, rule, split, name)
-    results = assemble_results(run, loaded.model, layout, protocol, counts)
+    subsets = layout.subsets or snr_subsets(options.datapath, [s.name for s in sequences])
+    results = assemble_results(run, loaded.model, layout.name, protocol, counts, subsets)
     paths = write_results(folder, suffix, str(options), results)
     picture = folder / f"frames{suffix}.png"
     plot_frames(picture, examples.examples, f"{loaded.model} on {layout.name}")

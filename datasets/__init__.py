@@ -4,6 +4,7 @@ from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.layouts import Layout, find_layout, layout_names
 from datasets.normalisation import SOURCES, Normalisation, choose_normalisation
 from datasets.sequences import Sequence, open_split, split_validation
+from datasets.truth import snr_subsets
 
 __all__ = [
     "SOURCES",
@@ -17,5 +18,6 @@ __all__ = [
     "layout_names",
     "load_batches",
     "open_split",
+    "snr_subsets",
     "split_validation",
 ]

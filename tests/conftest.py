@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.simulator import read_recipe
 from datasets.synthetic import write_dataset
 from tests.golden import REPOSITORY
 from utils.errors import run_command
@@ -21,7 +22,7 @@ torch.set_num_threads(1)  # the arrays are small, and other processes may share 
 def simulated(tmp_path_factory):
     """A small simulated data set: 3 training and 2 test sequences of 26 frames of 24 x 24."""
     folder = tmp_path_factory.mktemp("simulated")
-    write_dataset(folder, train=3, test=2, frames=26, size=24, seed=1)
+    write_dataset(folder, 3, 2, frames=26, size=24, seed=1, recipe=read_recipe("demo"), workers=1)
     return folder
 
 

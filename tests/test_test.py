@@ -73,6 +73,14 @@ def test_metrics_json_holds_what_was_promised(run_test, tmp_path):
     assert "protocol: best_model.pth (epoch" in out
 
 
+def test_subsets_of_a_simulated_set_come_from_its_truth(run_test, tmp_path):
+    run_test()
+    found = results(tmp_path)
+    assert set(found["subsets"]) == {"low_snr", "high_snr"}
+    assert found["subsets"]["high_snr"] == found["overall"]  # the demo's targets have 6 and more
+    assert found["subsets"]["low_snr"]["frames"] == 0
+
+
 def test_the_other_files_agree_with_it(run_test, tmp_path):
     run_test()
     found = results(tmp_path)
