@@ -6,7 +6,6 @@ but (seed, epoch, draw), so an epoch is the same whatever the number of worker p
 
 from __future__ import annotations
 
-import signal
 from typing import NamedTuple
 
 import cv2
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.images import resize_frame, resize_mask
 from datasets.sequences import Sequence
-from utils.errors import InputError
+from utils.errors import InputError, leave_signals_to_main
 
 DRAWS, CROPS = 1, 2  # tags that keep the streams of random numbers apart
 TARGET_SHARE = 0.75  # of the crops that could, this share is taken around a target
@@ -145,14 +144,8 @@ def load_batches(
     one); the last partial batch is dropped (published)."""
     return DataLoader(
         clips, batch_size, drop_last=True, collate_fn=collate, num_workers=workers,
-        pin_memory=pin_memory, worker_init_fn=_leave_signals_to_main,
+        pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
     )  # fmt: skip
-
-
-def _leave_signals_to_main(worker: int) -> None:
-    """In a worker process: Ctrl-C is the main process' to handle, SIGTERM just ends the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def collate(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:

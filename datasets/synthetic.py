@@ -16,7 +16,6 @@ import csv
 import io
 import os
 import shutil
-import signal
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ import cv2
 import numpy as np
 
 from datasets.simulator import PRESETS, Simulated, read_recipe, simulate
-from utils.errors import InputError, run_command
+from utils.errors import InputError, leave_signals_to_main, run_command
 from utils.files import writable_folder, write_text
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
@@ -92,7 +91,8 @@ def write_dataset(
     write_text(out / "truth.csv", truth.getvalue())
     for split, numbers in (("train", range(train)), ("test", range(train, train + test))):
         lines = [f"{sequence_name(n)}/{f:05d}.png\n" for n in numbers for f in range(1, frames + 1)]
-        write_text(out / f"{split}.txt", "".join(lines))
+        if lines:
+            write_text(out / f"{split}.txt", "".join(lines))
 
 
 def _in_order(make, numbers: range, workers: int):
@@ -100,16 +100,11 @@ def _in_order(make, numbers: range, workers: int):
     if workers < 2 or len(numbers) < 2:
         yield from map(make, numbers)
         return
-    pool = ProcessPoolExecutor(workers, initializer=_leave_signals_to_main)
+    pool = ProcessPoolExecutor(workers, initializer=leave_signals_to_main)
     try:
         yield from pool.map(make, numbers)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _leave_signals_to_main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def build_parser() -> Parser:

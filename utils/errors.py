@@ -60,6 +60,12 @@ def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
         sys.exit(status)
 
 
+def leave_signals_to_main(*_) -> None:
+    """In a worker process: Ctrl-C is the main process' to handle, SIGTERM just ends the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def explain(error: BaseException, terminated: bool = False) -> tuple[str, int]:
     """The one line to print for an error, and the exit status."""
     text = " ".join(str(error).split())

@@ -185,7 +185,7 @@ def print_results(results: dict, paths: list[Path]) -> None:
         print("no masks: detected, drawn and stored, not scored")
     else:
         named = {**results["sequences"], **results["subsets"], "overall": results["overall"]}
-        print(results_table(named))
+        print(results_table({name: r for name, r in named.items() if r["frames"]}))
         print(f"\nPd and Fa at threshold {OPERATING_POINT}")
     print(protocol_line(results["protocol"]))
     print("\n".join(["wrote", *(f"  {path}" for path in paths)]))

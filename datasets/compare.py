@@ -1,0 +1,131 @@
+"""Compare the statistics of data sets: grey levels, spatial spectrum, temporal profiles.
+
+    python -m datasets.compare --out compare.png DIR [DIR ...]
+
+A DIR holds `<sequence>/images/`, as simulated sets and folders of real clips do. One curve a DIR:
+the histogram of grey levels, the spatial power spectrum (mean over directions), and the
+autocorrelation of a pixel's temporal profile, each averaged over its sequences.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from datasets.layouts import find_layout
+from datasets.sequences import Sequence, open_split
+from utils.errors import run_command
+from utils.files import written_whole
+from utils.logs import progress
+from utils.options import Parser, folder, number_above
+
+LEVELS = np.arange(-4, 4.01, 0.1)  # of grey levels, in standard deviations from the mean
+FREQUENCIES = np.linspace(0, 0.5, 33)  # cycles a pixel
+
+
+class Statistics(NamedTuple):
+    """histogram [80] over LEVELS, spectrum [32] over FREQUENCIES (density, grey levels squared),
+    autocorrelation [lags] from lag 0, and the median standard deviation of a pixel in time."""
+
+    histogram: np.ndarray
+    spectrum: np.ndarray
+    autocorrelation: np.ndarray
+    temporal_std: float
+
+
+def spatial_spectrum(frame: np.ndarray) -> np.ndarray:
+    """Power spectrum of a frame [H, W], Hann-windowed, averaged over rings of FREQUENCIES: [32]."""
+    H, W = frame.shape
+    window = np.outer(np.hanning(H), np.hanning(W))
+    power = np.abs(np.fft.fft2((frame - frame.mean()) * window)) ** 2 / np.square(window).sum()
+    radius = np.hypot(np.fft.fftfreq(H)[:, None], np.fft.fftfreq(W)[None])
+    total, _ = np.histogram(radius, FREQUENCIES, weights=power)
+    count, _ = np.histogram(radius, FREQUENCIES)
+    return total / np.maximum(count, 1)
+
+
+def temporal_autocorrelation(frames: np.ndarray, lags: int) -> np.ndarray:
+    """Autocorrelation of the pixels' temporal profiles [T, H, W] at lags 0 to `lags` - 1.
+
+    Covariances are averaged over pixels and then divided by that at lag 0, so that pixels that
+    never change do not count. NaN where nothing changes at all.
+    """
+    profiles = frames - frames.mean(axis=0)
+    T = len(frames)
+    covariance = [np.mean(profiles[: T - lag] * profiles[lag:]) for lag in range(min(lags, T))]
+    with np.errstate(invalid="ignore"):
+        return np.array(covariance) / covariance[0]
+
+
+def measure(sequence: Sequence, frames: int, lags: int) -> Statistics:
+    """The statistics of the first frames of a sequence."""
+    levels = sequence.frames(0, frames).astype(np.float64)
+    levels /= 256 if levels.max() > 255 else 1  # 16 bit in units of 8
+    still = levels[0]
+    scaled = (levels - levels.mean()) / max(levels.std(), 1e-9)
+    return Statistics(
+        np.histogram(scaled, LEVELS, density=True)[0],
+        spatial_spectrum(still),
+        temporal_autocorrelation(levels, lags),
+        float(np.median(levels.std(axis=0))),
+    )
+
+
+def draw(path: Path, measured: dict[str, list[Statistics]]) -> None:
+    """The three curves of every data set side by side."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    for name, found in measured.items():
+        noise = np.median([s.temporal_std for s in found])
+        left.plot(LEVELS[:-1] + 0.05, np.mean([s.histogram for s in found], axis=0), label=name)
+        centres = (FREQUENCIES[1:] + FREQUENCIES[:-1]) / 2
+        # Geometric means: sequences differ by orders of magnitude.
+        spectrum = np.exp(np.mean([np.log(s.spectrum + 1e-9) for s in found], axis=0))
+        middle.loglog(centres, spectrum, label=name)
+        shortest = min(len(s.autocorrelation) for s in found)
+        profile = np.nanmean([s.autocorrelation[:shortest] for s in found], axis=0)
+        right.plot(profile, label=f"{name} (std {noise:.2f})")
+    left.set(xlabel="grey level, standard deviations from the mean", ylabel="density")
+    middle.set(xlabel="spatial frequency, cycles a pixel", ylabel="power, grey levels squared")
+    right.set(xlabel="lag, frames", ylabel="autocorrelation of temporal profiles")
+    for axes in (left, middle, right):
+        axes.grid(alpha=0.3)
+    right.legend(title="median temporal std", fontsize=8)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m datasets.compare", description=__doc__)
+    parser.add_argument("data", type=folder, nargs="+", metavar="DIR", help="data sets to compare")
+    parser.add_argument("--out", type=folder, required=True, help="picture to write, as .png")
+    parser.add_argument(
+        "--frames", type=number_above(1, int), default=60, help="frames of each sequence to read"
+    )
+    parser.add_argument("--lags", type=number_above(1, int), default=30, help="lags, in frames")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main() -> None:
+    options = build_parser().parse_args()
+    layout = find_layout("Folder")
+    opened = {str(d): open_split(layout, d, "test") for d in options.data}
+    measured: dict[str, list[Statistics]] = {}
+    with progress(sum(map(len, opened.values())), "sequence", "measure") as bar:
+        for name, sequences in opened.items():
+            measured[Path(name).name] = found = []
+            for sequence in sequences:
+                found.append(measure(sequence, options.frames, options.lags))
+                bar.update()
+    draw(options.out, measured)
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    run_command(main)

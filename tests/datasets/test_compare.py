@@ -1,0 +1,50 @@
+import cv2
+import numpy as np
+import pytest
+
+from datasets import compare
+from datasets.simulator.scenes import power_law_texture
+
+
+def test_spectrum_finds_the_frequency_of_a_wave():
+    _, xs = np.mgrid[:64, :64]
+    spectrum = compare.spatial_spectrum(10 * np.sin(2 * np.pi * 0.25 * xs))
+    ring = int(np.argmax(spectrum))
+    assert compare.FREQUENCIES[ring] <= 0.26
+    assert compare.FREQUENCIES[ring + 1] >= 0.24
+
+
+def test_spectrum_of_white_noise_is_flat_at_its_variance():
+    frame = np.random.default_rng(0).normal(0, 3, (128, 128))
+    assert compare.spatial_spectrum(frame)[2:].mean() == pytest.approx(9, rel=0.05)
+
+
+def test_spectrum_falls_with_the_power_of_a_texture():
+    rng = np.random.default_rng(0)
+    spectra = [compare.spatial_spectrum(power_law_texture((128, 128), 3, rng)) for _ in range(10)]
+    mean = np.mean(spectra, axis=0)
+    centres = (compare.FREQUENCIES[1:] + compare.FREQUENCIES[:-1]) / 2
+    slope = np.polyfit(np.log(centres[3:28]), np.log(mean[3:28]), 1)[0]
+    assert slope == pytest.approx(-3, abs=0.4)
+
+
+def test_autocorrelation_by_hand():
+    rng = np.random.default_rng(1)
+    white = rng.normal(0, 1, (60, 20, 20))
+    found = compare.temporal_autocorrelation(white, 5)
+    assert found[0] == 1
+    assert np.abs(found[1:]).max() < 0.05
+    wave = np.cos(2 * np.pi * np.arange(60) / 12)[:, None, None] * np.ones((1, 3, 3))
+    found = compare.temporal_autocorrelation(wave, 13)
+    assert found[6] == pytest.approx(-1, abs=0.05)
+    assert found[12] == pytest.approx(1, abs=0.05)
+    assert np.isnan(compare.temporal_autocorrelation(np.ones((9, 3, 3)), 4)).all()
+
+
+def test_the_picture_and_wrong_input(simulated, tmp_path, run_main):
+    out = tmp_path / "compare.png"
+    assert run_main(compare.main, "--out", out, simulated)[0] == 0
+    assert cv2.imread(str(out)).std() > 1
+    status, _, err = run_main(compare.main, "--out", out, tmp_path / "none")
+    assert status == 2
+    assert err.count("\n") == 1
