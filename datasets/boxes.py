@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 
-from datasets.annotations import BOX, Record, choose_reader
+from datasets.annotations import BOX, Record, choose_reader, to_number
 from utils.errors import InputError, run_command
 from utils.files import writable_folder
 from utils.logs import progress
