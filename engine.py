@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from datasets import (
+    ClipDataset,
     Normalisation,
     Sequence,
     choose_normalisation,
@@ -192,8 +193,8 @@ def score_run(
     """Evaluate a run on a split and write everything; the results and the paths written.
 
     Args:
-        options: datapath, dataset, seqlen, device, gpu and the options of
-            `utils.options.add_scoring`.
+        options: datapath, dataset, seqlen, device, gpu, threshold_eval and the options of
+            `utils.options.add_rule` and `add_normalisation`.
         output: folder to write to; None for the run's own.
         visual: write probability PNGs too (they always are where there are no masks to score).
     """
@@ -264,11 +265,7 @@ def train_one_epoch(
             loss = loss_function(logits, masks)
             value = loss.item()
             if not math.isfinite(value):
-                clips = "; ".join(batches.dataset.describe(d) for d in draws)
-                raise InputError(
-                    f"the loss is {value} at step {step + 1} of {label}, on {clips}: the last "
-                    "checkpoint is kept; check these clips, or lower --learning_rate"
-                )
+                raise _not_finite(value, f"step {step + 1} of {label}", batches.dataset, draws)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -286,3 +283,12 @@ def train_one_epoch(
         "data_seconds": round(waited, 3),
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _not_finite(value: float, place: str, clips: ClipDataset, draws: list[int]) -> InputError:
+    """The error for a loss that is no number, naming the clips of its batch."""
+    named = "; ".join(clips.describe(draw) for draw in draws)
+    return InputError(
+        f"the loss is {value} at {place}, on {named}: the last checkpoint is kept; check these "
+        "clips, or lower --learning_rate"
+    )
