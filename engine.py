@@ -20,10 +20,11 @@ from datasets import (
     choose_normalisation,
     find_layout,
     open_split,
+    read_snr,
     snr_subsets,
 )
 from metrics import Counts, ShootingRule
-from models import Detector, build_network, window_length
+from models import CLASSICAL, Detector, build_network, window_length
 from models.windows import overlap
 from utils.checkpoints import load_checkpoint, load_weights
 from utils.devices import choose_device
@@ -39,14 +40,16 @@ Observer = Callable[[Sequence, int, np.ndarray], None]
 
 
 class Loaded(NamedTuple):
-    """What a run's checkpoint holds: the network, its model's name, the normalisation it was
-    trained with (None where a released run does not say), its data set and its epoch from 1."""
+    """A network and where it comes from: its run, its checkpoint and epoch in words, its model's
+    name, the normalisation it was trained with (None where a released run does not say) and its
+    data set."""
 
     network: nn.Module
     model: str
+    run: str | None
+    checkpoint: str
     normalisation: Normalisation | None
     dataset: str | None
-    epoch: int
 
 
 def load_network(run: Run, checkpoint: str | int = "best", seqlen: int | None = None) -> Loaded:
@@ -69,7 +72,14 @@ def load_network(run: Run, checkpoint: str | int = "best", seqlen: int | None = 
     network = build_network(model, seqlen=T)
     load_weights(network, state, model, path)
     dataset = state.get("dataset") or run.dataset
-    return Loaded(network, model, _normalisation_of(state, dataset), dataset, state["epoch"] + 1)
+    name = f"{path.name} (epoch {state['epoch'] + 1})"
+    return Loaded(network, model, run.name, name, _normalisation_of(state, dataset), dataset)
+
+
+def load_classical(name: str, seqlen: int | None = None) -> Loaded:
+    """A detector without weights; what it answers does not depend on the normalisation."""
+    any_levels = Normalisation(0.0, 1.0, "none needed")
+    return Loaded(CLASSICAL[name](seqlen or 40), name, None, "no weights", any_levels, None)
 
 
 def _normalisation_of(state: dict, dataset: str | None) -> Normalisation | None:
@@ -128,20 +138,20 @@ def _detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
 
 
 def assemble_results(
-    run: Run, model: str, dataset: str, protocol: dict, counts: dict[str, Counts],
-    subsets: Mapping[str, Iterable[str]],
+    loaded: Loaded, dataset: str, protocol: dict, counts: dict[str, Counts],
+    subsets: Mapping[str, Iterable[str]], snr: Mapping[str, float],
 ) -> dict:  # fmt: skip
     """What `metrics.json` holds: protocol, overall, subsets (by sequence name) and sequences.
 
-    Without any counts (no masks) `overall` is None.
+    Without any counts (no masks) `overall` is None. `snr` by sequence, where it is known.
     """
 
     def total(names: Iterable[str]) -> dict:
         return sum((counts[n] for n in names), start=Counts(protocol["thresholds"])).report()
 
     return {
-        "run": run.name,
-        "model": model,
+        "run": loaded.run,
+        "model": loaded.model,
         "dataset": dataset,
         "protocol": protocol,
         "overall": total(counts) if counts else None,
@@ -150,7 +160,7 @@ def assemble_results(
             for subset, names in subsets.items()
             if counts
         },
-        "sequences": {name: c.report() for name, c in counts.items()},
+        "sequences": {name: {**c.report(), "snr": snr.get(name)} for name, c in counts.items()},
     }
 
 
@@ -182,30 +192,29 @@ def describe_protocol(
     }
 
 
-def score_run(
-    run: Run,
+def score(
+    loaded: Loaded,
     options: argparse.Namespace,
-    checkpoint: str | int = "best",
+    folder: Path,
+    suffix: str = "",
     split: str | None = None,
-    output: Path | None = None,
     visual: bool = False,
 ) -> tuple[dict, list[Path]]:
-    """Evaluate a run on a split and write everything; the results and the paths written.
+    """Evaluate a network on a split and write everything; the results and the paths written.
 
     Args:
-        options: datapath, dataset, seqlen, device, gpu, threshold_eval and the options of
+        options: datapath, dataset, device, gpu, threshold_eval and the options of
             `utils.options.add_rule` and `add_normalisation`.
-        output: folder to write to; None for the run's own.
+        folder: where to write; the names of the files end in `suffix`.
         visual: write probability PNGs too (they always are where there are no masks to score).
     """
     layout = find_layout(options.dataset)
     split = split or layout.evaluation_split
     sequences = open_split(layout, options.datapath, split)
     rule = ShootingRule(options.window_radius, options.border, iou_threshold=options.threshold_eval)
-    folder = writable_folder(output or run.folder, "name another folder with --output DIR")
+    folder = writable_folder(folder, "name another folder with --output DIR")
     device = choose_device(options.device, options.gpu)
-
-    loaded = load_network(run, checkpoint, options.seqlen)
+    snr = read_snr(options.datapath)
     # A run on the data set it was trained on keeps the mean and std it was trained with.
     own = loaded.normalisation is not None and loaded.dataset == layout.name
     normalisation = choose_normalisation(
@@ -215,15 +224,13 @@ def score_run(
     detector = Detector(loaded.network, normalisation.mean, normalisation.std, device)
     examples = ExampleCollector(sequences)
     observers = [examples]
-    suffix = f"_epoch-{checkpoint}" if isinstance(checkpoint, int) else ""
     maps = folder / f"visual{suffix}"
     if visual or not sequences[0].has_masks:
         observers.append(ProbabilityWriter(maps, layout.first_number))
     counts = evaluate(detector, sequences, rule, observers)
-    name = f"{run.checkpoint(checkpoint).name} (epoch {loaded.epoch})"
-    protocol = describe_protocol(detector, normalisation, rule, split, name)
-    subsets = layout.subsets or snr_subsets(options.datapath, [s.name for s in sequences])
-    results = assemble_results(run, loaded.model, layout.name, protocol, counts, subsets)
+    protocol = describe_protocol(detector, normalisation, rule, split, loaded.checkpoint)
+    subsets = layout.subsets or snr_subsets(snr, counts)
+    results = assemble_results(loaded, layout.name, protocol, counts, subsets, snr)
     paths = write_results(folder, suffix, str(options), results)
     picture = folder / f"frames{suffix}.png"
     plot_frames(picture, examples.examples, f"{loaded.model} on {layout.name}")

@@ -7,10 +7,12 @@ folder or to --output: eval.txt, metrics.json, sequences.csv, roc.png, frames.pn
 """
 
 import argparse
+from pathlib import Path
 
 from datasets import SOURCES, layout_names
-from engine import score_run
+from engine import Loaded, load_classical, load_network, score
 from metrics import BORDERS
+from models import CLASSICAL
 from utils.devices import use_full_precision
 from utils.errors import InputError, run_command
 from utils.options import (
@@ -39,6 +41,11 @@ def build_parser() -> Parser:
     group.add_argument(
         "--epoch", type=number_above(0, int), metavar="N",
         help="checkpoint epoch_N_model.pth, results in eval_epoch-N.txt; default: the best",
+    )  # fmt: skip
+    group.add_argument(
+        "--classical", choices=sorted(CLASSICAL),
+        help="in place of a run, a detector without weights to compare with: each pixel's distance "
+        "from its temporal median, or the white top-hat of each frame; give --output",
     )  # fmt: skip
     add_data(parser, layout_names())
     parser.add_argument(
@@ -70,17 +77,28 @@ def build_parser() -> Parser:
     return parser
 
 
+def load(options: argparse.Namespace) -> tuple[Loaded, Path]:
+    """The network that the options name, and the folder that the results go to."""
+    if options.classical:
+        if options.log_dir or options.epoch:
+            raise InputError("--classical stands for a run: leave out --log_dir and --epoch")
+        if not options.output:
+            raise InputError("--classical has no run folder to write to: give --output DIR")
+        return load_classical(options.classical, options.seqlen), options.output
+    if not options.log_dir:
+        raise InputError("--log_dir RUN is missing: it names the run to evaluate")
+    run = find_run(options.logpath, options.log_dir)
+    return load_network(run, options.epoch or "best", options.seqlen), options.output or run.folder
+
+
 def main() -> None:
     options = parse_options(build_parser(), "test")
     if options.attribution:
         raise InputError("--attribution: not available yet; leave it out")
-    if not options.log_dir:
-        raise InputError("--log_dir RUN is missing: it names the run to evaluate")
     use_full_precision()
-    run = find_run(options.logpath, options.log_dir)
-    results, paths = score_run(
-        run, options, options.epoch or "best", options.split, options.output, options.visual
-    )
+    loaded, folder = load(options)
+    suffix = f"_epoch-{options.epoch}" if options.epoch else ""
+    results, paths = score(loaded, options, folder, suffix, options.split, options.visual)
     print_results(results, paths)
 
 

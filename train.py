@@ -30,7 +30,7 @@ from datasets import (
     open_split,
     split_validation,
 )
-from engine import evaluate, score_run, train_one_epoch
+from engine import evaluate, load_network, score, train_one_epoch
 from losses import build_loss, loss_names
 from metrics import BORDERS, Counts, ShootingRule
 from models import Detector, build_network, network_names
@@ -339,7 +339,7 @@ def main() -> None:
         try:
             while training.epoch < options.epoch:
                 training.run_epoch()
-            results, paths = score_run(run, score_options(options))
+            results, paths = score(load_network(run), score_options(options), run.folder)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"{training.epoch} of {options.epoch} epochs are kept; "

@@ -4,7 +4,7 @@ from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.layouts import Layout, find_layout, layout_names
 from datasets.normalisation import SOURCES, Normalisation, choose_normalisation
 from datasets.sequences import Sequence, open_split, split_validation
-from datasets.truth import snr_subsets
+from datasets.truth import read_snr, snr_subsets
 
 __all__ = [
     "SOURCES",
@@ -18,6 +18,7 @@ __all__ = [
     "layout_names",
     "load_batches",
     "open_split",
+    "read_snr",
     "snr_subsets",
     "split_validation",
 ]

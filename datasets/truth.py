@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from utils.errors import InputError
@@ -11,11 +12,11 @@ from utils.errors import InputError
 LOW_SNR = 3.0  # the published border between the low- and high-SNR test sequences
 
 
-def snr_subsets(root: str | Path, names: list[str]) -> dict[str, tuple[str, ...]]:
-    """The named sequences by SNR, `low_snr` (<= 3) and `high_snr`; empty without a truth.csv.
+def read_snr(root: str | Path) -> dict[str, float]:
+    """The SNR of every sequence in a simulator's truth.csv; empty without one.
 
     A sequence's SNR is the mean over its targets of each one's mean over its frames; a sequence
-    without targets is in neither. Raises InputError for a truth.csv that cannot be read.
+    without targets has none. Raises InputError for a truth.csv that cannot be read.
     """
     path = Path(root) / "truth.csv"
     if not path.is_file():
@@ -27,12 +28,18 @@ def snr_subsets(root: str | Path, names: list[str]) -> dict[str, tuple[str, ...]
                 ratios[row["sequence"]][row["target"]].append(float(row["snr"]))
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a simulator's truth ({error!r})") from None
-    snr = {
-        name: sum(sum(r) / len(r) for r in ratios[name].values()) / len(ratios[name])
-        for name in names
-        if name in ratios
-    }
     return {
-        "low_snr": tuple(name for name, ratio in snr.items() if ratio <= LOW_SNR),
-        "high_snr": tuple(name for name, ratio in snr.items() if ratio > LOW_SNR),
+        name: sum(sum(r) / len(r) for r in targets.values()) / len(targets)
+        for name, targets in ratios.items()
+    }
+
+
+def snr_subsets(snr: Mapping[str, float], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The named sequences by SNR, `low_snr` (<= 3) and `high_snr`; none where no SNR is known."""
+    known = [name for name in names if name in snr]
+    if not snr:
+        return {}
+    return {
+        "low_snr": tuple(name for name in known if snr[name] <= LOW_SNR),
+        "high_snr": tuple(name for name in known if snr[name] > LOW_SNR),
     }

@@ -2,12 +2,14 @@
 
 # Importing a network, or a prepared form of one, registers it.
 from models import deeppro, deeppro_plus, prepared_deeppro, prepared_deeppro_plus  # noqa: F401
+from models.classical import CLASSICAL
 from models.detector import Detector
 from models.layers import window_length
 from models.registry import build_network, network_names, register_network
 from models.windows import Window, split_windows
 
 __all__ = [
+    "CLASSICAL",
     "Detector",
     "Window",
     "build_network",

@@ -131,8 +131,8 @@ def test_subsets_are_taken_by_name(run_test, simulated, tmp_path):
     (renamed / "test.txt").write_text("Sequence85/1.mat\nSequence47/1.mat\n")
     run_test("--dataset", "NUDT-MIRSDT", "--datapath", renamed)
     found = results(tmp_path)
-    assert found["subsets"]["low_snr"] == found["sequences"]["Sequence47"]
-    assert found["subsets"]["high_snr"] == found["sequences"]["Sequence85"]
+    for subset, name in (("low_snr", "Sequence47"), ("high_snr", "Sequence85")):
+        assert {**found["subsets"][subset], "snr": None} == found["sequences"][name]
     assert found["protocol"]["normalisation"]["source"] == "data set NUDT-MIRSDT"
 
 
@@ -292,4 +292,33 @@ def test_wrong_input_is_one_line_with_status_2(run_test, more, message):
     status, _, err = run_test(*more)
     assert status == 2
     assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_classical_detector_needs_no_run(run_main, simulated, tmp_path):
+    status, out, err = run_main(
+        test_command.main, "--classical", "TopHat", "--seqlen", 8, "--dataset", "Synthetic",
+        "--datapath", simulated, "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "TopHat on Synthetic\n" in out
+    found = results(tmp_path)
+    assert (found["run"], found["model"]) == (None, "TopHat")
+    assert found["protocol"]["checkpoint"] == "no weights"
+    assert found["overall"]["hits"][0] == found["overall"]["targets"]
+    assert all(report["snr"] > 3 for report in found["sequences"].values())
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--classical", "TopHat"], "give --output DIR"),
+        (["--classical", "TopHat", "--log_dir", "r", "--output", "o"], "leave out --log_dir"),
+        (["--classical", "Wiener", "--output", "o"], "invalid choice: 'Wiener'"),
+    ],
+)
+def test_classical_options_that_do_not_fit(run_main, options, line):
+    status, _, err = run_main(test_command.main, *options)
+    assert status == 2
+    assert line in err
     assert err.count("\n") == 1

@@ -56,6 +56,20 @@ def plot_roc(path: Path, reports: dict[str, dict], title: str) -> None:
     _save(figure, path)
 
 
+def plot_snr_curve(path: Path, curves: Sequence, title: str) -> None:
+    """Pd over SNR; a curve holds `name`, `threshold`, `fa` and the lists `snr` and `pd`."""
+    figure = _figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    for curve in curves:
+        point = f"Fa {curve.fa:.0e} at {curve.threshold:g}"
+        axes.plot(curve.snr, curve.pd, ".-", label=f"{curve.name} ({point})")
+    axes.set(xlabel="SNR of the sequence", ylabel="probability of detection Pd", title=title)
+    axes.set(ylim=(-0.03, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
 def plot_training(path: Path, records: list[dict]) -> None:
     """Loss and validation IoU by epoch; a record is one line of `epochs.jsonl`."""
     figure = _figure(6.4, 4.2)

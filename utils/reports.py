@@ -164,12 +164,13 @@ def _text(value: float | None, form: str) -> str:
 
 SEQUENCE_COLUMNS = (
     *("sequence", "frames", "pixels", "targets", "hits", "false_pixels"),
-    *("pd", "fa", "auc", "iou"),
+    *("pd", "fa", "auc", "iou", "snr"),
 )
 
 
 def write_sequences_csv(path: Path, reports: dict[str, dict]) -> None:
-    """A row a sequence: counts and ratios at threshold 0.5, AUC and IoU; empty where 0/0."""
+    """A row a sequence: counts and ratios at threshold 0.5, AUC, IoU and a simulated one's SNR;
+    empty where 0/0 or unknown."""
     text = io.StringIO()
     writer = csv.DictWriter(text, SEQUENCE_COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -180,7 +181,8 @@ def write_sequences_csv(path: Path, reports: dict[str, dict]) -> None:
 
 def print_results(results: dict, paths: list[Path]) -> None:
     """The table, the protocol and the paths, for people."""
-    print(f"{results['model']} on {results['dataset']}, run {results['run']}\n")
+    of = f", run {results['run']}" if results["run"] else ""
+    print(f"{results['model']} on {results['dataset']}{of}\n")
     if results["overall"] is None:
         print("no masks: detected, drawn and stored, not scored")
     else:

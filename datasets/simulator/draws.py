@@ -12,7 +12,7 @@ import numpy as np
 from utils.errors import InputError, nearest
 from utils.options import read_yaml
 
-PRESETS = ("nudt", "wide", "demo")
+PRESETS = ("nudt", "wide", "snr", "demo")
 _FOLDER = Path(__file__).parents[2] / "configs" / "simulator"
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from datasets.truth import snr_subsets
+from datasets.truth import read_snr, snr_subsets
 from utils.errors import InputError
 
 ROWS = """sequence,frame,target,snr
@@ -14,18 +14,21 @@ c,1,1,9.0
 
 def test_sequences_are_sorted_by_the_mean_over_their_targets(tmp_path):
     (tmp_path / "truth.csv").write_text(ROWS)  # a: (2.5 + 3.4) / 2
-    assert snr_subsets(tmp_path, ["c", "a", "b", "empty"]) == {
+    snr = read_snr(tmp_path)
+    assert snr == pytest.approx({"a": 2.95, "b": 3.1, "c": 9.0})
+    assert snr_subsets(snr, ["c", "a", "b", "empty"]) == {
         "low_snr": ("a",),
         "high_snr": ("c", "b"),
     }
 
 
 def test_no_truth_no_subsets(tmp_path):
-    assert snr_subsets(tmp_path, ["a"]) == {}
+    assert read_snr(tmp_path) == {}
+    assert snr_subsets({}, ["a"]) == {}
 
 
 @pytest.mark.parametrize("text", ["frame,x\n1,2\n", "sequence,target,snr\na,1,loud\n", "\0\xff"])
 def test_an_unreadable_truth_is_named(tmp_path, text):
     (tmp_path / "truth.csv").write_text("sequence\n" + text if text[0] == "\0" else text)
     with pytest.raises(InputError, match=r"truth\.csv: cannot be read"):
-        snr_subsets(tmp_path, ["a"])
+        read_snr(tmp_path)

@@ -1,0 +1,59 @@
+"""Classical detectors, to compare the networks with: no weights, nothing to train.
+
+They answer as networks do, with logits. Their score is a contrast z in robust standard deviations
+of the whole window (1.4826 times the median absolute deviation), whatever the normalisation of
+the grey levels; its logit log(z / 5) makes the probability z / (z + 5): 0.5 at five deviations,
+and thresholds from 0.1 to 0.9 reach from about half a deviation to 45.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.layers import check_frames
+
+HALF = 5.0  # deviations at probability 0.5
+
+
+def contrast_logits(residual: torch.Tensor) -> torch.Tensor:
+    """Residual [T, H, W] to logits [T, H, W], those of nothing left over about -28."""
+    spread = 1.4826 * (residual - residual.median()).abs().median()
+    return (residual / (HALF * spread + 1e-12)).clamp_min(1e-12).log()
+
+
+class MedianResidual(nn.Module):
+    """Distance of every pixel from its own temporal median: finds what moves, either polarity.
+
+    Args:
+        seqlen: T, the number of frames in a window.
+
+    Shapes: frames [1, 1, T, H, W] to logits [1, T, H, W].
+    """
+
+    def __init__(self, seqlen: int = 40):
+        super().__init__()
+        self.seqlen = seqlen
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        check_frames(x, self.seqlen)
+        frames = x[0, 0]  # [T, H, W]
+        return contrast_logits((frames - frames.median(0).values).abs())[None]
+
+
+class TopHat(MedianResidual):
+    """White top-hat of every frame by itself: what is brighter than its surroundings and smaller
+    than 7 x 7 pixels.
+
+    Args and shapes as those of `MedianResidual`.
+    """
+
+    side = 7
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        check_frames(x, self.seqlen)
+        pool = {"kernel_size": self.side, "stride": 1, "padding": self.side // 2}
+        eroded = -F.max_pool2d(-x[0], **pool)  # [1, T, H, W]
+        return contrast_logits((x[0] - F.max_pool2d(eroded, **pool))[0])[None]
+
+
+CLASSICAL = {"MedianResidual": MedianResidual, "TopHat": TopHat}
