@@ -1,9 +1,9 @@
 """Classical detectors, to compare the networks with: no weights, nothing to train.
 
-They answer as networks do, with logits. Their score is a contrast z in robust standard deviations
-of the whole window (1.4826 times the median absolute deviation), whatever the normalisation of
-the grey levels; its logit log(z / 5) makes the probability z / (z + 5): 0.5 at five deviations,
-and thresholds from 0.1 to 0.9 reach from about half a deviation to 45.
+They answer as networks do, with logits. Their score is a contrast z in root mean squares of its
+kind over the whole window, whatever the normalisation of the grey levels (a median would be 0 on
+frames of few grey levels); its logit log(z / 5) makes the probability z / (z + 5): 0.5 where z is
+5, and thresholds from 0.1 to 0.99 reach from 0.6 to 495.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from models.layers import check_frames
 
-HALF = 5.0  # deviations at probability 0.5
+HALF = 5.0  # root mean squares at probability 0.5
 
 
-def contrast_logits(residual: torch.Tensor) -> torch.Tensor:
-    """Residual [T, H, W] to logits [T, H, W], those of nothing left over about -28."""
-    spread = 1.4826 * (residual - residual.median()).abs().median()
-    return (residual / (HALF * spread + 1e-12)).clamp_min(1e-12).log()
+def contrast_logits(contrast: torch.Tensor) -> torch.Tensor:
+    """Contrast [T, H, W], none below 0, to logits [T, H, W]; those of none at all about -28."""
+    scale = HALF * contrast.square().mean().sqrt()
+    return (contrast / (scale + 1e-12)).clamp_min(1e-12).log()
 
 
 class MedianResidual(nn.Module):

@@ -15,13 +15,10 @@ def logits(name, frames):
     return CLASSICAL[name](T)(torch.from_numpy(frames)[None, None])[0].numpy()
 
 
-def as_logits(residual):
-    """log(z / 5) of every pixel, z in deviations of 1.4826 times the median absolute one."""
-    flat = sorted(residual.ravel())
-    middle = flat[(len(flat) - 1) // 2]  # torch's median is the lower of two
-    deviations = sorted(abs(value - middle) for value in flat)
-    spread = 1.4826 * deviations[(len(flat) - 1) // 2]
-    return np.log(np.maximum(residual / (5 * spread), 1e-12))
+def as_logits(contrast):
+    """log(z / 5) of every pixel, z in root mean squares."""
+    scale = 5 * math.sqrt(sum(c * c for c in contrast.ravel().tolist()) / contrast.size)
+    return np.log(np.maximum(contrast / scale, 1e-12))
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def test_a_moving_point_is_found_whatever_the_normalisation(name):
     np.testing.assert_allclose(found, scaled, atol=1e-3)
     for t in range(20):
         assert found[t].argmax() == 12 * 24 + t + 2
-        assert found[t].max() > 0.8
+        assert found[t].max() > 0.7
     assert (found > 0.5).mean() < 0.02
 
 
