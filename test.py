@@ -13,7 +13,7 @@ from datasets import SOURCES, layout_names
 from engine import Loaded, load_classical, load_network, score
 from metrics import BORDERS
 from models import CLASSICAL
-from utils.devices import use_full_precision
+from utils.devices import set_up_arithmetic
 from utils.errors import InputError, run_command
 from utils.options import (
     Parser,
@@ -95,7 +95,7 @@ def main() -> None:
     options = parse_options(build_parser(), "test")
     if options.attribution:
         raise InputError("--attribution: not available yet; leave it out")
-    use_full_precision()
+    set_up_arithmetic()
     loaded, folder = load(options)
     suffix = f"_epoch-{options.epoch}" if options.epoch else ""
     results, paths = score(loaded, options, folder, suffix, options.split, options.visual)

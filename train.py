@@ -35,7 +35,7 @@ from losses import build_loss, loss_names
 from metrics import BORDERS, Counts, ShootingRule
 from models import Detector, build_network, network_names
 from utils.checkpoints import load_newest, load_weights, save_checkpoint
-from utils.devices import choose_device, keep_freed_memory, seed_everything, use_full_precision
+from utils.devices import choose_device, seed_everything, set_up_arithmetic
 from utils.errors import InputError, Interrupted, run_command
 from utils.files import locked
 from utils.logs import Log, write_records
@@ -329,8 +329,7 @@ def score_options(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def main() -> None:
-    use_full_precision()
-    keep_freed_memory()
+    set_up_arithmetic()
     run, options, plan = open_run()
     with locked(run.folder):
         changes = save_options(run, options)

@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import cv2
 import numpy as np
 
 from datasets.annotations import BOX, Record, choose_reader, to_number
+from datasets.images import write_image
 from utils.errors import InputError, run_command
 from utils.files import writable_folder
 from utils.logs import progress
@@ -170,8 +170,7 @@ def write_masks(frames: Frames, target: Path, patterns: tuple[str, str]) -> None
                     whole = Path(hidden) / path.name
                     whole.mkdir()
                     for stem, frame in named.items():
-                        content = cv2.imencode(".png", frame.draw()[kind])[1].tobytes()
-                        (whole / f"{stem}.png").write_bytes(content)
+                        write_image(whole / f"{stem}.png", frame.draw()[kind])
                     whole.rename(path)
             bar.update(len(named))
 

@@ -2,13 +2,15 @@
 
     python -m datasets.compare --out compare.png DIR [DIR ...]
 
-A DIR holds `<sequence>/images/`, as simulated sets and folders of real clips do. One curve a DIR:
-the histogram of grey levels, the spatial power spectrum (mean over directions), and the
-autocorrelation of a pixel's temporal profile, each averaged over its sequences.
+A DIR holds `<sequence>/images/`, as simulated sets and folders of real clips do. One curve a DIR
+(with --each, one a sequence): the histogram of grey levels, the spatial power spectrum (mean over
+directions), and the autocorrelation of a pixel's temporal profile, averaged over its sequences.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +66,7 @@ def temporal_autocorrelation(frames: np.ndarray, lags: int) -> np.ndarray:
 def measure(sequence: Sequence, frames: int, lags: int) -> Statistics:
     """The statistics of the first frames of a sequence."""
     levels = sequence.frames(0, frames).astype(np.float64)
-    levels /= 256 if levels.max() > 255 else 1  # 16 bit in units of 8
+    levels /= 256 if sequence.stored[1] == np.uint16 else 1  # in levels of 8 bit
     still = levels[0]
     scaled = (levels - levels.mean()) / max(levels.std(), 1e-9)
     return Statistics(
@@ -100,10 +102,29 @@ def draw(path: Path, measured: dict[str, list[Statistics]]) -> None:
         figure.savefig(temporary, dpi=110)
 
 
+def name_curves(folders: Iterable[Path]) -> dict[Path, str]:
+    """A name for each folder: its own, or its whole path where two are named alike."""
+    resolved = {path: path.resolve() for path in folders}
+    names = [path.name for path in resolved.values()]
+    return {
+        path: whole.name if names.count(whole.name) == 1 else str(path)
+        for path, whole in resolved.items()
+    }
+
+
+def picture(value: str) -> Path:
+    """An argparse `type`: a PNG file to write."""
+    path = folder(value)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{value!r}: expected a file name that ends in .png")
+    return path
+
+
 def build_parser() -> Parser:
     parser = Parser(prog="python -m datasets.compare", description=__doc__)
     parser.add_argument("data", type=folder, nargs="+", metavar="DIR", help="data sets to compare")
-    parser.add_argument("--out", type=folder, required=True, help="picture to write, as .png")
+    parser.add_argument("--out", type=picture, required=True, help="picture to write, a .png")
+    parser.add_argument("--each", action="store_true", help="draw a curve for every sequence")
     parser.add_argument(
         "--frames", type=number_above(1, int), default=60, help="frames of each sequence to read"
     )
@@ -115,13 +136,15 @@ def build_parser() -> Parser:
 def main() -> None:
     options = build_parser().parse_args()
     layout = find_layout("Folder")
-    opened = {str(d): open_split(layout, d, "test") for d in options.data}
+    names = name_curves(options.data)
+    opened = {name: open_split(layout, path, "test") for path, name in names.items()}
     measured: dict[str, list[Statistics]] = {}
     with progress(sum(map(len, opened.values())), "sequence", "measure") as bar:
         for name, sequences in opened.items():
-            measured[Path(name).name] = found = []
             for sequence in sequences:
-                found.append(measure(sequence, options.frames, options.lags))
+                curve = f"{name}/{sequence.name}" if options.each else name
+                found = measure(sequence, options.frames, options.lags)
+                measured.setdefault(curve, []).append(found)
                 bar.update()
     draw(options.out, measured)
     print(f"wrote {options.out}")

@@ -1,4 +1,4 @@
-"""Reading images: one grey level a pixel, errors that name the file."""
+"""Reading and writing images: one grey level a pixel, errors that name the file."""
 
 import zlib
 from contextlib import suppress
@@ -29,6 +29,11 @@ def read_mask(path: Path) -> np.ndarray:
     image = _decode(path)
     level = LOSSY_LEVEL if path.suffix.lower() in (".jpg", ".jpeg") else 0
     return image > level if image.ndim == 2 else (image[:, :, :3] > level).any(axis=2)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write grey levels [H, W], uint8 or uint16, in the format of the suffix."""
+    path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -4,32 +4,35 @@
 
 Every frame X that the layout of --dataset lists becomes Y = (1 + g) X + o + n(t); g and o belong to
 a pixel of a sequence, n is drawn anew for every frame. Every other file is copied as it is (so the
-snr in a truth.csv stays that of the clean frames). The same seed gives the same bytes.
+snr in a truth.csv stays that of the clean frames). The same seed gives the same bytes. JPEG frames
+become PNGs of their name, since JPEG would smooth the noise away.
+
+--sigma and --offset count the file's own grey levels. In 16 bit these are what the camera made
+them; in simulated sets 256 are one level of 8 bit, so give --sigma 2048 --offset 333.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
-import threading
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import cv2
 import numpy as np
 
+from datasets.images import write_image
 from datasets.layouts import Layout, find_layout, layout_names
 from datasets.sequences import Sequence, list_sequences, open_sequence
-from utils.errors import InputError, leave_signals_to_main, run_command
+from utils.errors import InputError, run_command
 from utils.files import writable_folder
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
+from utils.processes import in_processes
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def find_sequences(layout: Layout, root: Path) -> list[Sequence]:
     """The sequences of all splits, each once, as they lie on disk.
 
     A split whose list is missing is passed over. Raises InputError if there are none at all, and
-    for frames that are JPEGs or lie outside `root`.
+    for frames that lie outside `root`, and for a JPEG beside a PNG of its name.
     """
     found: dict[Path, Sequence] = {}
     missing = []
@@ -100,12 +103,20 @@ def find_sequences(layout: Layout, root: Path) -> list[Sequence]:
             found[sequence.frame_paths[0].parent] = replace(sequence, resize_to=None)
     if not found:
         raise missing[0]
+    places: set[Path] = set()
     for path in (path for sequence in found.values() for path in sequence.frame_paths):
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            raise InputError(f"{path}: JPEG would smooth the noise away; convert the frames to PNG")
+        place = written_as(path)
+        if place in places or (place != path and place.exists()):
+            raise InputError(f"{path}: would be written as {place.name}, as another image is")
+        places.add(place)
         if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
             raise InputError(f"{path}: lies outside {root}, which is what is copied")
     return list(found.values())
+
+
+def written_as(frame: Path) -> Path:
+    """The path of a noisy frame: a PNG in place of a JPEG; masks pair by the stem."""
+    return frame.with_suffix(".png") if frame.suffix.lower() in (".jpg", ".jpeg") else frame
 
 
 def copy_others(source: Path, copy: Path, frames: set[Path]) -> int:
@@ -130,45 +141,12 @@ def copy_others(source: Path, copy: Path, frames: set[Path]) -> int:
 
 
 def write_noisy(sequence: Sequence, source: Path, copy: Path, noise: Noise) -> int:
-    """Write the noisy frames of one sequence at their places under `copy`; how many."""
+    """Write the noisy frames of one sequence to their places under `copy`; how many."""
     rng = np.random.default_rng([noise.seed, zlib.crc32(sequence.name.encode())])
     noisy = _noisy_frames(sequence.iter_frames(), noise.sigma, noise.gain, noise.offset, rng)
     for path, frame in zip(sequence.frame_paths, noisy, strict=True):
-        content = cv2.imencode(path.suffix.lower(), frame)[1].tobytes()
-        (copy / path.relative_to(source)).write_bytes(content)
+        write_image(copy / written_as(path).relative_to(source), frame)
     return len(sequence)
-
-
-def write_all(
-    sequences: list[Sequence], source: Path, copy: Path, noise: Noise, workers: int
-) -> None:
-    """`write_noisy` for all sequences, in `workers` processes (1: in this one)."""
-    with progress(sum(map(len, sequences)), "frame", "noise") as bar:
-        if workers == 1:
-            for sequence in sequences:
-                bar.update(write_noisy(sequence, source, copy, noise))
-            return
-        with ProcessPoolExecutor(workers, initializer=_end_with_main) as pool:
-            try:
-                jobs = [pool.submit(write_noisy, s, source, copy, noise) for s in sequences]
-                for job in as_completed(jobs):
-                    bar.update(job.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for worker in multiprocessing.active_children():
-                    worker.terminate()
-                raise
-
-
-def _end_with_main() -> None:
-    """In a worker process: end when the main process does, even if that is killed outright."""
-    leave_signals_to_main()
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_dataset(source: Path, target: Path, layout: Layout, noise: Noise, workers: int) -> str:
@@ -178,7 +156,13 @@ def write_dataset(source: Path, target: Path, layout: Layout, noise: Noise, work
     with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as hidden:
         copy = Path(hidden) / target.name
         others = copy_others(source, copy, frames)
-        write_all(sequences, source, copy, noise, workers)
+        write = partial(write_noisy, source=source, copy=copy, noise=noise)
+        with (
+            progress(len(frames), "frame", "noise") as bar,
+            in_processes(write, sequences, workers) as written,
+        ):
+            for count in written:
+                bar.update(count)
         copy.rename(target)
     return f"{len(frames)} noisy frames of {len(sequences)} sequences, {others} other files copied"
 
@@ -193,9 +177,13 @@ def build_parser() -> Parser:
         "FILE.yaml",
     )  # fmt: skip
     spread = number_above(0, or_equal=True, most=1e6)
-    parser.add_argument("--sigma", type=spread, default=8.0, help="std of n, in grey levels")
+    parser.add_argument(
+        "--sigma", type=spread, default=8.0, help="std of n, in the file's grey levels"
+    )
     parser.add_argument("--gain", type=spread, default=0.15, help="std of g, as a share")
-    parser.add_argument("--offset", type=spread, default=1.3, help="std of o, in grey levels")
+    parser.add_argument(
+        "--offset", type=spread, default=1.3, help="std of o, in the file's grey levels"
+    )
     parser.add_argument(
         "--seed", type=number_above(0, int, or_equal=True), default=0, help="same seed, same bytes"
     )

@@ -6,57 +6,68 @@ writes the NUDT-MIRSDT layout (`<sequence>/images`, `masks`, `masks_centroid`, `
 `test.txt`) and `truth.csv`, which `--dataset Synthetic` reads. What is simulated is drawn from a
 recipe: a preset, or a YAML file that gives what differs from the preset `nudt`
 (configs/simulator/nudt.yaml names every key). The same seed gives the same bytes, sequence by
-sequence, whatever the number of processes.
+sequence, whatever the number of processes; each split draws by itself, so that the test sequences
+do not depend on how many there are for training.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import os
+import re
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from datasets.simulator import PRESETS, Simulated, read_recipe, simulate
-from utils.errors import InputError, leave_signals_to_main, run_command
-from utils.files import writable_folder, write_text
+from datasets.images import write_image
+from datasets.simulator import FAMILIES, PRESETS, Simulated, read_recipe, simulate
+from utils.errors import InputError, run_command
+from utils.files import locked, writable_folder, write_text
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
+from utils.processes import in_processes
 
+SPLITS = ("train", "test")
 TRUTH_COLUMNS = (
     *("sequence", "frame", "target", "x", "y", "sigma", "snr", "speed"),
     "temporal_snr",
 )
 
 
-def sequence_name(number: int) -> str:
-    """Sequences are counted from 1, training first."""
-    return f"Sequence{number + 1}"
+class Job(NamedTuple):
+    """A sequence to make: its name, its split, and its number in that from 0."""
+
+    name: str
+    split: str
+    number: int
 
 
-def make_sequence(number: int, out: Path, frames: int, size: int, seed: int, recipe: dict) -> list:
+def plan(train: int, test: int) -> list[Job]:
+    """The sequences of a data set; their names count from 1, training first."""
+    numbers = [("train", n) for n in range(train)] + [("test", n) for n in range(test)]
+    return [Job(f"Sequence{i}", *place) for i, place in enumerate(numbers, start=1)]
+
+
+def make_sequence(job: Job, out: Path, frames: int, size: int, seed: int, recipe: dict) -> list:
     """Simulate and write one sequence; its rows of truth.csv."""
     cv2.setNumThreads(1)
-    rng = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([seed, SPLITS.index(job.split), job.number])
     simulated = simulate(size, frames, recipe, rng)
-    name = sequence_name(number)
-    write_sequence(out / name, simulated)
+    write_sequence(out / job.name, simulated)
     return [
-        (name, frame, target, *(f"{value:.3f}" for value in values))
+        (job.name, frame, target, *(f"{value:.3f}" for value in values))
         for frame, target, *values in simulated.truth
     ]
 
 
 def write_sequence(folder: Path, simulated: Simulated) -> None:
-    """PNGs under images, masks and masks_centroid; an earlier folder of the name is replaced."""
+    """PNGs under images, masks and masks_centroid; the folder appears when it is whole."""
     temporary = folder.with_name(f".{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
     kinds = {
         "images": simulated.frames,
         "masks": simulated.masks * np.uint8(255),
@@ -65,46 +76,55 @@ def write_sequence(folder: Path, simulated: Simulated) -> None:
     for kind, stack in kinds.items():
         (temporary / kind).mkdir(parents=True)
         for number, image in enumerate(stack, start=1):
-            content = cv2.imencode(".png", image)[1].tobytes()
-            (temporary / kind / f"{number:05d}.png").write_bytes(content)
-    shutil.rmtree(folder, ignore_errors=True)
+            write_image(temporary / kind / f"{number:05d}.png", image)
     temporary.rename(folder)
 
 
 def write_dataset(
     out: Path, train: int, test: int, frames: int, size: int, seed: int, recipe: dict, workers: int
 ) -> None:
-    """Simulate and write a whole data set; the lists come last, so a torn one is never read."""
-    for remains in out.glob(".Sequence*"):  # of a run that was killed
-        shutil.rmtree(remains)
-    for split in ("train", "test"):
-        (out / f"{split}.txt").unlink(missing_ok=True)
-    write_text(out / "truth.csv", ",".join(TRUTH_COLUMNS) + "\n")  # marks the folder as ours
+    """Simulate and write a whole data set; the lists come last, so a torn one is never read.
+
+    Raises InputError, and leaves all as it is, if `out` holds anything but a data set of ours or
+    another process writes to it.
+    """
+    jobs = plan(train, test)
     make = partial(make_sequence, out=out, frames=frames, size=size, seed=seed, recipe=recipe)
     truth = io.StringIO()
     writer = csv.writer(truth, lineterminator="\n")
     writer.writerow(TRUTH_COLUMNS)
-    with progress((train + test) * frames, "frame", "simulate") as bar:
-        for rows in _in_order(make, range(train + test), workers):
-            writer.writerows(rows)
-            bar.update(frames)
-    write_text(out / "truth.csv", truth.getvalue())
-    for split, numbers in (("train", range(train)), ("test", range(train, train + test))):
-        lines = [f"{sequence_name(n)}/{f:05d}.png\n" for n in numbers for f in range(1, frames + 1)]
-        if lines:
-            write_text(out / f"{split}.txt", "".join(lines))
+    with locked(out):
+        clear(out)
+        write_text(out / "truth.csv", truth.getvalue())  # marks the folder as ours
+        with (
+            progress(len(jobs) * frames, "frame", "simulate") as bar,
+            in_processes(make, jobs, workers) as made,
+        ):
+            for rows in made:
+                writer.writerows(rows)
+                bar.update(frames)
+        write_text(out / "truth.csv", truth.getvalue())
+        for split in SPLITS:
+            names = [job.name for job in jobs if job.split == split]
+            lines = [f"{name}/{f:05d}.png\n" for name in names for f in range(1, frames + 1)]
+            if lines:
+                write_text(out / f"{split}.txt", "".join(lines))
 
 
-def _in_order(make, numbers: range, workers: int):
-    """make(number) for every number, in order, by `workers` processes."""
-    if workers < 2 or len(numbers) < 2:
-        yield from map(make, numbers)
-        return
-    pool = ProcessPoolExecutor(workers, initializer=leave_signals_to_main)
-    try:
-        yield from pool.map(make, numbers)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def clear(out: Path) -> None:
+    """Remove the lists and sequences of a data set that this command wrote, whole or torn.
+
+    Raises InputError for a folder that holds anything else, by the header of its truth.csv.
+    """
+    mark = out / "truth.csv"
+    header = mark.read_bytes().partition(b"\n")[0].strip() if mark.is_file() else None
+    if header != ",".join(TRUTH_COLUMNS).encode() and any(out.iterdir()):
+        raise InputError(f"{out}: not empty and no simulated data set; choose another --out")
+    for split in SPLITS:
+        (out / f"{split}.txt").unlink(missing_ok=True)
+    for place in out.iterdir():
+        if re.fullmatch(r"\.?Sequence[1-9]\d*", place.name) and not place.is_symlink():
+            shutil.rmtree(place)
 
 
 def build_parser() -> Parser:
@@ -115,6 +135,9 @@ def build_parser() -> Parser:
         "--preset", default="nudt", metavar="NAME",
         help=f"{', '.join(PRESETS)}, or a recipe of your own as FILE.yaml",
     )  # fmt: skip
+    parser.add_argument(
+        "--scene", choices=tuple(FAMILIES), help="scene of all sequences, in place of the recipe's"
+    )
     parser.add_argument("--train", type=count, default=80, help="training sequences")
     parser.add_argument("--test", type=count, default=20, help="test sequences")
     parser.add_argument(
@@ -131,23 +154,19 @@ def build_parser() -> Parser:
     return parser
 
 
-def check_options(options: argparse.Namespace) -> None:
-    if options.train + options.test < 1:
-        raise InputError("--train 0 --test 0: nothing to simulate")
-    out = writable_folder(options.out, "choose another --out")
-    if any(out.iterdir()) and not (out / "truth.csv").is_file():
-        raise InputError(f"{out}: not empty and no simulated data set; choose another --out")
-
-
 def main() -> None:
     options = build_parser().parse_args()
     recipe = read_recipe(options.preset)
-    check_options(options)
+    if options.scene:
+        recipe["scene"]["families"] = {options.scene: 1}
+    if options.train + options.test < 1:
+        raise InputError("--train 0 --test 0: nothing to simulate")
+    out = writable_folder(options.out, "choose another --out")
     write_dataset(
-        options.out, options.train, options.test, options.frames, options.size, options.seed,
-        recipe, options.workers,
+        out, options.train, options.test, options.frames, options.size, options.seed, recipe,
+        options.workers,
     )  # fmt: skip
-    print(f"wrote {options.train} training and {options.test} test sequences to {options.out}")
+    print(f"wrote {options.train} training and {options.test} test sequences to {out}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ what the forms share:
 - The probe is one product a channel, [T, T] @ [T, P], with the scale of its BatchNorm in the map.
 - The kernel of a temporal difference convolution sums to zero (taps k0, -k0 - k2, k2), so it has
   two taps, not three, on differences of frames: out[t] = k2 (x[t+2] - x[t]) - k0 (x[t] - x[t-2]).
+- Matrix products run without their biases, which cost a pass over memory each: max(z, -b) is
+  relu(z + b) - b, so features are stored less their bias b, and the b of one layer goes through
+  the weights into the bias of the next.
 
 On a CPU every core works on tiles of its own, in a thread of its own, and the operations inside do
 not split up further: cores that met at the end of every operation would wait for one another most
@@ -17,13 +20,20 @@ of the time, and by far the most where other processes run as well.
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 
 from models.layers import TemporalProbe
+
+# Weight decay leaves weights of 1e-30 and less behind. Products with them are denormal numbers, on
+# which a CPU takes ten times as long.
+TINY = 1e-18
 
 _PREPARED: dict[type[nn.Module], Callable] = {}
 
@@ -38,7 +48,9 @@ def prepares(network: type[nn.Module]):
     return file_it
 
 
-def prepare(network: nn.Module, tile: int | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+def prepare(
+    network: nn.Module, tile: int | None = None, dtype: torch.dtype = torch.float32
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """The inference form of a trained network: normalised frames [T, H, W] to logits [T, H, W].
 
     It holds its own copy of the weights, on the network's device, and always runs as in eval mode.
@@ -47,17 +59,18 @@ def prepare(network: nn.Module, tile: int | None = None) -> Callable[[torch.Tens
     Args:
         network: one of the registry.
         tile: side of the square tiles in pixels; by default what suits the device.
+        dtype: of weights, features, frames and logits; the folding is done in float64 before.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     form = _PREPARED.get(type(network), Plain)
-    return form(network, tile)
+    return form(network, tile, dtype)
 
 
 class Plain:
     """The plain module behind the interface of the prepared ones."""
 
-    def __init__(self, network: nn.Module, tile: int | None = None):
-        self.network = network
+    def __init__(self, network: nn.Module, tile: int | None, dtype: torch.dtype):
+        self.network = network.to(dtype)
 
     @torch.inference_mode()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
@@ -74,6 +87,11 @@ def folded(conv: nn.Conv3d, norm: nn.BatchNorm3d | None = None) -> tuple[torch.T
     return kernel * scale.view(-1, 1, 1, 1, 1), conv.bias * scale + shift
 
 
+def without_tiny(weight: torch.Tensor) -> torch.Tensor:
+    """Weights with those of no consequence put to zero."""
+    return torch.where(weight.abs() < TINY, 0, weight)
+
+
 def scale_and_shift(norm: nn.BatchNorm3d) -> tuple[torch.Tensor, torch.Tensor]:
     """What a BatchNorm does in eval mode, scale [C] and shift [C] in float64."""
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
@@ -87,25 +105,98 @@ def pointwise_matrix(conv: nn.Conv3d, norm: nn.BatchNorm3d | None = None):
 
 
 class Head:
-    """The probe and the pointwise convolutions behind it, on a tile: [T, C, P] to [O, T P]."""
+    """The probe and the pointwise convolutions behind it, on a tile.
 
-    def __init__(self, probe: TemporalProbe, *layers: tuple[nn.Conv3d, nn.BatchNorm3d]):
+    Args:
+        offset: what the features are stored without, [C] float64.
+
+    The result is stored without `self.offset`, [O, T] float64.
+    """
+
+    def __init__(
+        self,
+        probe: TemporalProbe,
+        *layers: tuple[nn.Conv3d, nn.BatchNorm3d],
+        offset: torch.Tensor,
+    ):
         scale, shift = scale_and_shift(probe.norm1)
         each = len(scale) // len(probe.QK_heads)  # channels a head
         weight = torch.stack([h.weight for h in probe.QK_heads]).repeat_interleave(each, dim=0)
         bias = torch.stack([h.bias for h in probe.QK_heads]).repeat_interleave(each, dim=0)
-        maps = scale[:, None, None] * weight.double() / math.sqrt(probe.seqlen)
-        self.maps = maps.float()  # [C, T, T]
-        self.bias = (scale[:, None] * bias.double() + shift[:, None]).float()[..., None]
-        layers = (probe.conv[:2], *layers)
-        self.layers = [[m.float() for m in pointwise_matrix(*layer)] for layer in layers]
+        maps = scale[:, None, None] * weight.double() / math.sqrt(probe.seqlen)  # [C, T, T]
+        bias = scale[:, None] * bias.double() + shift[:, None]  # [C, T]
+        bias = bias + maps.sum(2) * offset[:, None]
+        self.maps, self.floor = maps, -bias[..., None]
+        self.layers = []
+        for layer in (probe.conv[:2], *layers):
+            matrix, own = pointwise_matrix(*layer)
+            bias = matrix @ bias + own  # [O, T]
+            self.layers.append((matrix, -bias[..., None]))
+        self.offset = bias
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.baddbmm(self.bias, self.maps, x.transpose(0, 1)).clamp_min_(0)  # [C, T, P]
-        x = x.flatten(1)
-        for matrix, bias in self.layers:
-            x = torch.addmm(bias, matrix, x).clamp_min_(0)
-        return x  # [O, T P]
+    def record(self, tape: "Tape", x: torch.Tensor) -> torch.Tensor:
+        """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt."""
+        T, C, P = x.size()
+        y, spare = tape.scratch("a", C, T, P), x.view(-1)
+        tape.do(torch.bmm, tape.cast(self.maps), x.transpose(0, 1), out=y)
+        tape.rectify(y, self.floor)
+        for matrix, floor in self.layers:
+            x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)
+            spare = x.view(-1)
+            tape.do(torch.mm, tape.cast(matrix), x.flatten(1), out=y.flatten(1))
+            tape.rectify(y, floor)
+        return y
+
+
+class Tape:
+    """Operations on arrays of its own, recorded once and run for every tile of a size.
+
+    Fresh arrays for every tile would come from memory that is not in the cache.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device):
+        self.like = torch.empty(0, dtype=dtype, device=device)
+        self.steps, self.slots = [], {}
+
+    def cast(self, weight: torch.Tensor) -> torch.Tensor:
+        return without_tiny(weight).to(self.like)
+
+    def do(self, operation: Callable, *arguments, **keywords) -> None:
+        self.steps.append(partial(operation, *arguments, **keywords))
+
+    def rectify(self, x: torch.Tensor, floor: torch.Tensor) -> None:
+        self.do(torch.maximum, x, self.cast(floor), out=x)
+
+    def scratch(self, slot: str, *size: int) -> torch.Tensor:
+        """An array that lives until the slot is next asked for."""
+        count = math.prod(size)
+        if slot not in self.slots or len(self.slots[slot]) < count:
+            self.slots[slot] = self.like.new_empty(count)
+        return self.slots[slot][:count].view(size)
+
+    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
+        """An array [T + 2 ends, C, P], `floor` [C, 1] in the frames at its ends."""
+        return self.cast(floor).expand(T + 2 * ends, C, P).contiguous()
+
+    def run(self) -> None:
+        for step in self.steps:
+            step()
+
+
+class Tapes:
+    """A tape for every size of tile and every thread at work."""
+
+    def __init__(self, record: Callable[[int], Tape]):
+        self.record, self.idle = record, defaultdict(list)
+
+    @contextmanager
+    def borrow(self, pixels: int) -> Iterator[Tape]:
+        try:
+            tape = self.idle[pixels].pop()
+        except IndexError:
+            tape = self.record(pixels)
+        yield tape
+        self.idle[pixels].append(tape)
 
 
 def tiles(length: int, side: int) -> list[tuple[int, int]]:

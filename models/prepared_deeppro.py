@@ -2,18 +2,17 @@
 
 Features lie as [T, C, P] (frames, channels, pixels of the tile), so k neighbouring frames are a
 [k C, P] matrix where they lie, uncopied, and a temporal convolution is one matrix product a frame.
-Zero frames before and after stand for the padding in time.
+Frames before and after, of what stands for zero, are the padding in time.
 """
 
-from itertools import product
+from functools import lru_cache
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, check_frames
-from models.prepared import Head, folded, for_each, pointwise_matrix, prepares, tiles
+from models.prepared import Head, Tape, Tapes, folded, for_each, pointwise_matrix, prepares
 
 
 def neighbours(x: torch.Tensor, count: int) -> torch.Tensor:
@@ -25,110 +24,162 @@ def neighbours(x: torch.Tensor, count: int) -> torch.Tensor:
     return x.as_strided((T - count + 1, count * C, P), (C * P, P, 1))
 
 
-class FrameProduct:
-    """A matrix times every frame [K, P] of a tile, plus a bias: one layer along time."""
+def multiply(tape: Tape, matrix: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
+    """Record: matrix [O, K] times every frame of [T, K, P], to [T, O, P]."""
+    tape.do(torch.bmm, tape.cast(matrix).expand(len(x), -1, -1), x, out=out)
 
-    def __init__(self, matrix: torch.Tensor, bias: torch.Tensor):
-        self.matrix, self.bias = matrix.float(), bias.float()  # [O, K], [O, 1]
 
-    def __call__(self, x: torch.Tensor, padding: int) -> torch.Tensor:
-        """x [T, K, P] to [T + 2 padding, O, P], the frames before and after zero."""
-        T, _, P = x.size()
-        out = x.new_empty(T + 2 * padding, len(self.matrix), P)
-        out[:padding] = out[padding + T :] = 0
-        torch.baddbmm(self.bias, self.matrix.expand(T, -1, -1), x, out=out[padding : padding + T])
-        return out
+class FirstConvolution:
+    """conv_in on a tile, but for its ReLU: rectified to `floor` it lacks `offset` [8]."""
+
+    def __init__(self, conv: nn.Conv3d, norm: nn.BatchNorm3d):
+        kernel, self.offset = folded(conv, norm)
+        self.matrix, self.floor = kernel.flatten(1), -self.offset[:, None]
+
+    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
+        """The array [T, 8, P] that will hold the result for x [T + 4, 1, P]."""
+        y = tape.scratch("a", len(x) - 4, len(self.floor), x.shape[2])
+        multiply(tape, self.matrix, neighbours(x, 5), y)
+        return y
 
 
 class TemporalBlock:
-    """TD(a, b) on a tile, from and to two zero frames at either end."""
+    """TD(a, b) on a tile, but for the ReLU at its end: rectified to `floor` it lacks `offset` [O].
 
-    def __init__(self, block: ResidualBlock):
+    Args:
+        offset: what its input lacks, [I] float64.
+    """
+
+    def __init__(self, block: ResidualBlock, offset: torch.Tensor):
         kernel, bias = folded(block.conv1, block.bn1)
         first, _, last = kernel.flatten(2).unbind(2)  # [O, I]
         taps = torch.cat([-first, torch.zeros_like(first), last], dim=1)
-        self.difference = FrameProduct(taps, bias[:, None])
-        kernel, bias = folded(block.conv2, block.bn2)
-        self.smooth = FrameProduct(kernel.flatten(2).transpose(1, 2).flatten(1), bias[:, None])
-        matrix, bias = pointwise_matrix(block.conv3, block.bn3)
-        shortcut, shortcut_bias = pointwise_matrix(*block.shortcut)
-        self.mix = FrameProduct(matrix, bias + shortcut_bias)
-        self.shortcut = shortcut.float()
+        self.difference, self.difference_floor = taps, -bias[:, None]
+        kernel, own = folded(block.conv2, block.bn2)
+        bias = own + kernel.flatten(2).sum(2) @ bias
+        self.smooth = kernel.flatten(2).transpose(1, 2).flatten(1)
+        self.smooth_floor = -bias[:, None]
+        self.mix, own = pointwise_matrix(block.conv3, block.bn3)
+        self.shortcut, more = pointwise_matrix(*block.shortcut)
+        self.offset = (own + more)[:, 0] + self.mix @ bias + self.shortcut @ offset
+        self.floor = -self.offset[:, None]
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x [T + 4, I, P] to [T + 4, O, P]."""
-        y = self.difference(neighbours(x[2:] - x[:-2], 3), padding=1).clamp_min_(0)
-        y = self.smooth(neighbours(y, 3), padding=0).clamp_min_(0)  # [T, O, P]
-        y = self.mix(y, padding=2)
-        y[2:-2].baddbmm_(self.shortcut.expand(len(x) - 4, -1, -1), x[2:-2])
-        return y.clamp_min_(0)
+    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
+        """The array [T, O, P] that will hold the result for x [T + 4, I, P]."""
+        T, O, P = len(x) - 4, len(self.floor), x.shape[2]  # noqa: E741
+        change = tape.scratch("b", T + 2, x.shape[1], P)
+        tape.do(torch.sub, x[2:], x[:-2], out=change)
+        whole = tape.padded(1, T, O, P, self.difference_floor)
+        y, z = whole[1:-1], tape.scratch("a", T, O, P)
+        multiply(tape, self.difference, neighbours(change, 3), y)
+        tape.rectify(y, self.difference_floor)
+        multiply(tape, self.smooth, neighbours(whole, 3), z)
+        tape.rectify(z, self.smooth_floor)
+        multiply(tape, self.mix, z, y)
+        tape.do(y.baddbmm_, tape.cast(self.shortcut).expand(T, -1, -1), x[2:-2])
+        return y
+
+
+def record_pooling(tape: Tape, x: torch.Tensor) -> torch.Tensor:
+    """Record: MaxPool (1, 2, 2) of [T, C, 4 P] with the pixels of a cell P apart; spoils x."""
+    for _ in range(2):
+        x, other = x.chunk(2, dim=2)
+        tape.do(torch.maximum, x, other, out=x)
+    return x
 
 
 class Branch:
     """One of DeepPro's three branches, up to its 8 channels in conv_out2.
 
     Max-pooling needs no geometry either: a tile holds the pixels of a cell one after the other.
+    The result lacks `offset` [8, T].
     """
 
-    def __init__(self, network: DeepPro, number: int, mix: torch.Tensor, bias: torch.Tensor):
-        kernel, first_bias = folded(*network.conv_in[:2])
-        self.first = FrameProduct(kernel.flatten(1), first_bias[:, None])
-        layers = getattr(network, f"layer{number}")
-        self.steps = [halve if isinstance(m, nn.MaxPool3d) else TemporalBlock(m) for m in layers]
-        self.head = Head(
-            getattr(network, f"TPro{number}"), getattr(network, f"conv_out1_{number}")[:2]
-        )
-        self.shrink = 2 ** self.steps.count(halve)
-        self.mix, self.bias = mix.float(), bias.float()
+    def __init__(self, network: DeepPro, number: int, mix: torch.Tensor, dtype: torch.dtype):
+        self.seqlen, self.dtype = network.seqlen, dtype
+        self.stages, self.pooled = [FirstConvolution(*network.conv_in[:2])], [False]
+        for layer in getattr(network, f"layer{number}"):
+            if isinstance(layer, nn.MaxPool3d):
+                self.pooled[-1] = True
+            else:
+                self.stages.append(TemporalBlock(layer, self.stages[-1].offset))
+                self.pooled.append(False)
+        self.shrink = 2 ** sum(self.pooled)
+        last = getattr(network, f"conv_out1_{number}")[:2]
+        self.head = Head(getattr(network, f"TPro{number}"), last, offset=self.stages[-1].offset)
+        self.mix, self.offset = mix, mix @ self.head.offset
+        self.tapes = Tapes(self.record)
 
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames [T, cells of shrink**2 pixels] to [8, T, cells]."""
-        T = len(frames)
-        x = F.pad(frames, (0, 0, 2, 2))[:, None]  # [T + 4, 1, P]
-        x = self.first(neighbours(x, 5), padding=2).clamp_min_(0)  # [T + 4, 8, P]
-        for step in self.steps:
-            x = step(x)
-        x = torch.addmm(self.bias, self.mix, self.head(x[2:-2]))
-        return x.unflatten(1, (T, -1))  # [8, T, P]
+    def record(self, cells: int) -> Tape:
+        """The tape with `frames` [T, cells of shrink**2 pixels] and `result` [8, T, cells]."""
+        T, P = self.seqlen, cells * self.shrink**2
+        tape = Tape(self.dtype, self.mix.device)
+        x = tape.padded(2, T, 1, P, self.mix.new_zeros(1, 1))
+        tape.frames = x[2:-2, 0]
+        for stage, pooled in zip(self.stages, self.pooled, strict=True):
+            y = stage.record(tape, x)
+            P = P // 4 if pooled else P
+            if pooled:
+                y = record_pooling(tape, y)
+            x = tape.padded(2, T, y.shape[1], P, stage.floor)
+            tape.do(torch.maximum, y, tape.cast(stage.floor), out=x[2:-2])
+        y = self.head.record(tape, x[2:-2])
+        tape.result = tape.scratch("b", len(self.mix), T, P)
+        tape.do(torch.mm, tape.cast(self.mix), y.flatten(1), out=tape.result.flatten(1))
+        return tape
 
-    def map(self, frames: torch.Tensor, pixels: int) -> torch.Tensor:
-        """Frames [T, H, W] to [8, T, H // shrink, W // shrink], in bands of about `pixels`."""
-        T, H, W = frames.size()
-        rows, columns = H // self.shrink, W // self.shrink
-        out = frames.new_empty(8, T, rows, columns)
+    def map(self, frames: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+        """Frames [T, H, W] to [H // shrink, 8, T, W // shrink], in tiles of `shape` cells."""
+        s, (T, H, W) = self.shrink, frames.size()
+        out = frames.new_empty(H // s, 8, T, W // s)
+        across = spans(W // s, shape[1])
 
-        def fill(band: tuple[int, int]) -> None:
-            top, bottom = band
-            band = frames[:, top * self.shrink : bottom * self.shrink, : columns * self.shrink]
-            band = band[:, None]
-            for _ in range(self.steps.count(halve)):
-                band = F.pixel_unshuffle(band, 2)  # the phases of the first pooling come first
-            out[:, :, top:bottom] = self(band.flatten(1)).unflatten(2, (bottom - top, columns))
+        def fill(rows: tuple[int, int]) -> None:
+            for columns in across:
+                part = out[slice(*rows), :, :, slice(*columns)]  # [h, 8, T, w]
+                h, w = part.shape[0], part.shape[3]
+                with self.tapes.borrow(h * w) as tape:
+                    band = frames[:, rows[0] * s : rows[1] * s, columns[0] * s : columns[1] * s]
+                    cells_apart(tape.frames, band, s, h, w)
+                    tape.run()
+                    part.copy_(tape.result.view(8, T, h, w).permute(2, 0, 1, 3))
 
-        height = max(1, pixels // (columns * self.shrink**2))
-        for_each(fill, tiles(rows, height), frames.device)
+        for_each(fill, spans(H // s, shape[0]), frames.device)
         return out
 
 
-def halve(x: torch.Tensor) -> torch.Tensor:
-    """MaxPool (1, 2, 2) of [..., 4 P] where the four pixels of a cell lie P apart."""
-    x = torch.maximum(*x.chunk(2, dim=-1))
-    return torch.maximum(*x.chunk(2, dim=-1))
+def cells_apart(out: torch.Tensor, tile: torch.Tensor, shrink: int, h: int, w: int) -> None:
+    """Copy [T, h shrink, w shrink] to out [T, shrink**2 h w]: for every place in a cell the pixels
+    there; two places that are pooled together first lie furthest apart."""
+    halvings = [2] * (shrink.bit_length() - 1)
+    tile = tile.unflatten(2, (w, *halvings)).unflatten(1, (h, *halvings))
+    n = len(halvings)  # dimensions: T, h, n of rows, w, n of columns
+    places = [d for i in reversed(range(n)) for d in (2 + i, 3 + n + i)]
+    tile = tile.permute(0, *places, 1, 2 + n)
+    out.view(tile.shape).copy_(tile)
 
 
-def interpolation(
-    size: int, small: torch.Tensor, dim: int, span: tuple[int, int]
-) -> tuple[slice, torch.Tensor]:
-    """Linear upsampling of a dimension to `size` samples with align_corners, only those in `span`.
+def spans(length: int, size: int) -> list[tuple[int, int]]:
+    """[start, stop) of pieces of one size that cover a length; they overlap where it does not fit.
 
-    Returns the samples that it needs and the matrix [needed, stop - start].
+    Matrix products of an odd width take longer than those of the width that overlapping wastes.
     """
-    last = small.shape[dim] - 1
+    size = min(size, length)
+    count = -(-length // size)
+    starts = [i * (length - size) // max(1, count - 1) for i in range(count)]
+    return [(start, start + size) for start in starts]
+
+
+def interpolation(size: int, samples: int, span: tuple[int, int]) -> tuple[slice, torch.Tensor]:
+    """Linear upsampling from `samples` to `size` with align_corners, only what lies in `span`.
+
+    Returns the samples that it needs and the matrix [needed, stop - start], float64.
+    """
+    last = samples - 1
     position = torch.arange(*span, dtype=torch.float64) * last / (size - 1)
     needed = slice(int(position[0]), min(int(position[-1]) + 1, last) + 1)
-    samples = torch.arange(needed.start, needed.stop)
-    matrix = (1 - (position - samples[:, None]).abs()).clamp_min(0)
-    return needed, matrix.to(small)
+    place = torch.arange(needed.start, needed.stop)
+    return needed, (1 - (position - place[:, None]).abs()).clamp_min(0)
 
 
 @prepares(DeepPro)
@@ -136,41 +187,68 @@ class PreparedDeepPro:
     """Half and quarter branch first; then the full-size one, upsampling and output tile by tile.
 
     A 1 x 1 convolution and bilinear upsampling may change places, so the small branches go through
-    their part of conv_out2 before they are upsampled: one matrix product from the window of their
-    pixels to those of the tile.
+    their part of conv_out2 before they are upsampled, first to the rows of a band, then to the
+    columns of a tile.
     """
 
-    def __init__(self, network: DeepPro, tile: int | None = None):
+    def __init__(self, network: DeepPro, tile: int | None, dtype: torch.dtype):
         self.seqlen = network.seqlen
         matrix, bias = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
-        full, half, quarter = matrix.chunk(3, dim=1)
-        self.full = Branch(network, 1, full, bias)
-        self.small = [Branch(network, 2, half, 0 * bias), Branch(network, 3, quarter, 0 * bias)]
-        self.final, self.bias = (m.float() for m in pointwise_matrix(network.final))
-        self.side = tile or (16 if self.bias.is_cpu else 64)
+        parts = matrix.chunk(3, dim=1)
+        branches = (Branch(network, i, part, dtype) for i, part in enumerate(parts, start=1))
+        self.full, *self.small = branches
+        # Upsampling leaves alone what is the same for every pixel of a frame.
+        offset = bias + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
+        final, bias = pointwise_matrix(network.final)
+        self.floor, self.final = -offset[..., None].to(dtype), final.to(dtype)
+        self.bias = (bias + final @ offset).to(dtype).view(-1, 1, 1)
+        self.tile = (tile, tile) if tile else (4, 64) if self.bias.is_cpu else (64, 64)
+        self.matrices = lru_cache(4)(self._matrices)
 
     @torch.inference_mode()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         check_frames(frames[None, None], self.seqlen, smallest=4)
-        H, W = frames.shape[1:]
-        small = [branch.map(frames, 4 * self.side**2) for branch in self.small]
-        across = {
-            span: [interpolation(W, m, 3, span) for m in small] for span in tiles(W, self.side)
-        }
+        small = [branch.map(frames, self.tile) for branch in self.small]
+        down, across = self.matrices(*frames.shape[1:])
         out = torch.empty_like(frames)
 
-        def fill(tile: tuple) -> None:
-            (top, bottom), (left, right) = tile
-            x = self.full(frames[:, top:bottom, left:right].flatten(1))  # [8, T, P]
-            window, matrix = [], []
-            for low, (columns, along) in zip(small, across[left, right], strict=True):
-                rows, down = interpolation(H, low, 2, (top, bottom))
-                window.append(low[:, :, rows, columns].flatten(2))
-                matrix.append(torch.kron(down, along))
-            window, matrix = torch.cat(window, dim=2), torch.cat(matrix)  # [8, T, N], [N, P]
-            x.flatten(0, 1).addmm_(window.flatten(0, 1), matrix).clamp_min_(0)
-            x = torch.addmm(self.bias, self.final, x.flatten(1))
-            out[:, top:bottom, left:right] = x.view(-1, bottom - top, right - left)
+        def fill(band: tuple[int, int]) -> None:
+            low = [
+                (matrix @ m[rows].flatten(1)).view(-1, 8 * self.seqlen, m.shape[3])
+                for m, (rows, matrix) in zip(small, down[band], strict=True)
+            ]  # [h, 8 T, w']
+            for columns, along in across.items():
+                tile = (slice(None), slice(*band), slice(*columns))
+                self._fill(out[tile], frames[tile], low, along)
 
-        for_each(fill, product(tiles(H, self.side), across), frames.device)
+        for_each(fill, down, frames.device)
         return out
+
+    def _fill(self, out: torch.Tensor, frames: torch.Tensor, low: list, along: list) -> None:
+        """Logits [T, h, w] of a tile, from the small branches `low` [h, 8 T, w'] of its band."""
+        _, h, w = out.size()
+        with self.full.tapes.borrow(h * w) as tape:
+            tape.frames.view(out.shape).copy_(frames)
+            tape.run()
+            x = tape.result  # [8, T, P]
+            rows = x.view(-1, h, w).transpose(0, 1)  # [h, 8 T, w]
+            for band, (columns, matrix) in zip(low, along, strict=True):
+                rows.baddbmm_(band[..., columns], matrix.expand(h, -1, -1))
+            torch.maximum(x, self.floor, out=x)
+            torch.add((self.final @ x.flatten(1)).view(out.shape), self.bias, out=out)
+
+    def _matrices(self, H: int, W: int) -> tuple[dict, dict]:
+        """By band and by column of tiles: for each small branch, what it needs and the matrix."""
+
+        def upsampling(size: int, span: tuple[int, int]) -> list:
+            return [interpolation(size, size // branch.shrink, span) for branch in self.small]
+
+        down = {
+            band: [(rows, matrix.T.to(self.floor)) for rows, matrix in upsampling(H, band)]
+            for band in spans(H, self.tile[0])
+        }
+        across = {
+            columns: [(needed, matrix.to(self.floor)) for needed, matrix in upsampling(W, columns)]
+            for columns in spans(W, self.tile[1])
+        }
+        return down, across

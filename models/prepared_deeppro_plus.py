@@ -8,21 +8,31 @@ from torch.nn import functional as F
 
 from models.deeppro_plus import DeepProPlus
 from models.layers import ResidualBlock, check_frames
-from models.prepared import Head, folded, for_each, pointwise_matrix, prepares, tiles
+from models.prepared import (
+    Head,
+    Tape,
+    Tapes,
+    folded,
+    for_each,
+    pointwise_matrix,
+    prepares,
+    tiles,
+    without_tiny,
+)
 
 
 class SpatioTemporalBlock:
     """STD(a, b) but for its pointwise end, on a tile [T, h, w, C] whose halo shrinks by 3."""
 
-    def __init__(self, block: ResidualBlock):
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype):
         kernel, bias = folded(block.conv1, block.bn1)
         first, _, last = kernel.unbind(2)
-        self.difference = convolution(torch.stack([-first, last], dim=2), bias)
-        self.surround = convolution(*folded(block.conv2, block.bn2))
+        self.difference = convolution(torch.stack([-first, last], dim=2), bias, dtype)
+        self.surround = convolution(*folded(block.conv2, block.bn2), dtype)
         matrix, bias = pointwise_matrix(block.conv3, block.bn3)
         shortcut, shortcut_bias = pointwise_matrix(*block.shortcut)
-        self.mix, self.shortcut = matrix.float(), shortcut.float()
-        self.bias = (bias + shortcut_bias).float()
+        self.mix, self.shortcut = (without_tiny(m).to(dtype) for m in (matrix, shortcut))
+        self.bias = bias + shortcut_bias
 
     def __call__(self, x: torch.Tensor, clear: Callable) -> tuple[torch.Tensor, torch.Tensor]:
         """x [T, h + 6, w + 6, I] to y [T, h, w, O] before conv3 and x [T, h, w, I]."""
@@ -36,9 +46,10 @@ class SpatioTemporalBlock:
         return y, x[:, 3 : h - 3, 3 : w - 3].contiguous()
 
 
-def convolution(kernel: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def convolution(kernel: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> tuple:
     """Kernel and bias for `convolve`."""
-    return kernel.float().contiguous(memory_format=torch.channels_last_3d), bias.float()
+    kernel = without_tiny(kernel).to(dtype)
+    return kernel.contiguous(memory_format=torch.channels_last_3d), bias.to(dtype)
 
 
 def convolve(x: torch.Tensor, convolution: tuple, **geometry) -> torch.Tensor:
@@ -55,15 +66,19 @@ class PreparedDeepProPlus:
     layer: that is the zero padding of the next one.
     """
 
-    def __init__(self, network: DeepProPlus, tile: int | None = None):
-        self.seqlen = network.seqlen
+    def __init__(self, network: DeepProPlus, tile: int | None, dtype: torch.dtype):
+        self.seqlen, self.dtype = network.seqlen, dtype
         kernel, bias = folded(*network.conv_in[:2])  # [8, 1, 5, 7, 7]
         # Two neighbouring pixels as 16 channels fill the vector registers.
         pair = torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))])
-        self.first = convolution(pair, bias.repeat(2))
-        self.blocks = [SpatioTemporalBlock(block) for block in network.layer1]
-        self.head = Head(network.TPro, network.conv_out1[:2])
-        self.final, self.bias = (m.float() for m in pointwise_matrix(network.conv_out2))
+        self.first = convolution(pair, bias.repeat(2), dtype)
+        self.blocks = [SpatioTemporalBlock(block, dtype) for block in network.layer1]
+        offset = self.blocks[-1].bias
+        self.head = Head(network.TPro, network.conv_out1[:2], offset=offset[:, 0])
+        self.floor = -offset
+        self.tapes = Tapes(self._record)
+        self.final, bias = pointwise_matrix(network.conv_out2)
+        self.bias = (bias + self.final @ self.head.offset).to(dtype).view(-1, 1)
         self.side = tile or (64 if self.bias.is_cpu else 256)
 
     @torch.inference_mode()
@@ -103,10 +118,26 @@ class PreparedDeepProPlus:
         clear(x)
         first, second = self.blocks
         y, x = first(x, clear)
-        x = (y @ first.mix.T).add_(x @ first.shortcut.T).add_(first.bias[:, 0]).clamp_min_(0)
+        x = (y @ first.mix.T).add_(x @ first.shortcut.T)
+        x = x.add_(first.bias[:, 0].to(x)).clamp_min_(0)
         clear(x)
         y, x = second(x, clear)
         y, x = y.flatten(1, 2).mT, x.flatten(1, 2).mT  # [T, C, P]
-        z = torch.baddbmm(second.bias, second.mix.expand(T, -1, -1), y)
-        z.baddbmm_(second.shortcut.expand(T, -1, -1), x).clamp_min_(0)
-        return torch.addmm(self.bias, self.final, self.head(z)).view(T, h, w)
+        out = x.new_empty(T, h * w)
+        for start, stop in tiles(h * w, 64 if x.is_cpu else h * w):
+            with self.tapes.borrow(stop - start) as tape:
+                torch.bmm(second.mix.expand(T, -1, -1), y[..., start:stop], out=tape.features)
+                tape.features.baddbmm_(second.shortcut.expand(T, -1, -1), x[..., start:stop])
+                tape.run()
+                torch.add(tape.result.view(T, -1), self.bias, out=out[:, start:stop])
+        return out.view(T, h, w)
+
+    def _record(self, pixels: int) -> Tape:
+        """The tape with `features` [T, 32, P] before their ReLU and `result` [1, T P]."""
+        tape = Tape(self.dtype, self.final.device)
+        z = tape.features = tape.scratch("c", self.seqlen, len(self.floor), pixels)
+        tape.rectify(z, self.floor)
+        y = self.head.record(tape, z)
+        tape.result = tape.scratch("d", 1, self.seqlen * pixels)
+        tape.do(torch.mm, tape.cast(self.final), y.flatten(1), out=tape.result)
+        return tape

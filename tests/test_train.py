@@ -300,7 +300,7 @@ def test_two_trainings_do_not_share_a_folder(run_train, tmp_path):
     status, _, err = run_train("--log_dir", "run", "--epoch", 2)
     os.close(held)
     assert status == 2
-    assert "another training is writing to it" in err
+    assert "another process is writing to it" in err
 
 
 def test_the_same_command_goes_on_with_a_layout_of_ones_own(run_train, tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def locked(folder: Path):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise InputError(f"{folder}: another training is writing to it; wait, or stop it") from None
+        raise InputError(f"{folder}: another process is writing to it; wait, or stop it") from None
     finally:
         os.close(descriptor)
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from utils.errors import InputError
 from utils.files import written_whole
 
 FOUND, TRUTH = "#ff5c33", "#35c759"
@@ -21,6 +22,8 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: pictures are PNG files; choose a name that ends in .png")
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from scipy import ndimage
 
 from datasets.simulator.draws import draw
-from datasets.simulator.scenes import Layer
+
+MOTIONS = ("still", "jitter", "drift", "pan")
+DEPTHS = (8, 16)  # bits; at 16, frames are 256 times as fine, not brighter
+AGC_RANGE = (1, 99)  # percentiles: a few bad pixels or targets do not drive the gain
+AGC_LAG = 8  # frames: time constant, a quarter of a second at 30 Hz
 
 
-def camera_path(frames: int, recipe: dict, rng: np.random.Generator) -> np.ndarray:
-    """Offset (x, y) of the line of sight in pixels, [T, 2], around 0.
+def camera_path(
+    frames: int, recipe: dict, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offset (x, y) of the line of sight in pixels, [T, 2], around 0; velocity in an exposure.
 
-    still; jitter: a mast in the wind, independent from frame to frame; drift: a slow random walk;
-    pan: a steady turn.
+    still; jitter: a mast in the wind, independent from frame to frame, too quick to have a
+    velocity, its blur being part of the optics; drift: a slow random walk; pan: a steady turn.
     """
     motion = draw(recipe["motion"], rng)
     path = np.zeros((frames, 2))
@@ -27,75 +30,77 @@ def camera_path(frames: int, recipe: dict, rng: np.random.Generator) -> np.ndarr
         heading = rng.uniform(0, 2 * np.pi)
         velocity = draw(recipe["pan"], rng) * np.array([np.cos(heading), np.sin(heading)])
         path = np.arange(frames)[:, None] * velocity
-    return path - (path.max(axis=0) + path.min(axis=0)) / 2
+    smooth = np.zeros((frames, 2)) if motion == "jitter" else path
+    return path - (path.max(axis=0) + path.min(axis=0)) / 2, velocity_of(smooth)
 
 
-def view(layers: list[Layer], offset: np.ndarray, time: int, margin: int, size: int) -> np.ndarray:
-    """The scene without targets as seen at a time: [size, size] float32, sub-pixel accurate."""
-    seen = None
-    for layer in layers:
-        x, y = offset - time * np.array(layer.velocity) + margin
-        level = _sample(layer.level, x, y, size)
-        if seen is None:
-            seen = level
-        else:
-            opacity = np.clip(_sample(layer.opacity, x, y, size), 0, 1)
-            seen = seen * (1 - opacity) + level * opacity
-    return seen
-
-
-def _sample(picture: np.ndarray, x: float, y: float, size: int) -> np.ndarray:
-    """A [size, size] window whose corner lies at (x, y); the picture repeats beyond its edges.
-
-    Cubic splines, since cubic convolution would blur and shift by parts of a grey level.
-    """
-    border = 0 if x == round(x) and y == round(y) else 6  # what a spline still feels of an edge
-    left, top = math.floor(x), math.floor(y)
-    rows = np.arange(top - border, top + size + border) % len(picture)
-    columns = np.arange(left - border, left + size + border) % picture.shape[1]
-    window = picture[np.ix_(rows, columns)]
-    if not border:
-        return window
-    window = ndimage.shift(window, (top - y, left - x), order=3, mode="mirror")
-    return window[border:-border, border:-border]
+def velocity_of(path: np.ndarray) -> np.ndarray:
+    """Pixels a frame along a path [T, 2], by central differences: [T, 2]."""
+    return np.gradient(path, axis=0) if len(path) > 1 else np.zeros_like(path)
 
 
 class SensorArray:
     """The detector behind the optics: fixed pattern, noise, gain control and quantisation.
 
     All standard deviations are in grey levels unless said otherwise. Sources of the terms: photon
-    (shot) noise grows with the root of the signal; read noise does not; gain and offset differ from
-    pixel to pixel (non-uniformity); dead and hot pixels hold a constant; columns share a readout.
+    (shot) noise grows with the root of the signal; gain and offset differ from pixel to pixel
+    (non-uniformity), before read noise, as in datasets.noise; columns share a readout, with a fixed
+    and a fluctuating offset; dead and hot pixels hold a constant.
     """
 
-    def __init__(self, size: int, frames: int, recipe: dict, rng: np.random.Generator):
+    def __init__(self, size: int, recipe: dict, rng: np.random.Generator):
         self.rng = rng
         self.read = draw(recipe["read_noise"], rng)
         self.shot = draw(recipe["shot_noise"], rng)  # at level 100
         self.columns = draw(recipe["column_noise"], rng)
-        self.gain = 1 + draw(recipe["gain"], rng) * rng.standard_normal((size, size))
-        self.offset = draw(recipe["offset"], rng) * rng.standard_normal((size, size))
-        share = draw(recipe["bad_pixels"], rng)
-        self.bad = rng.random((size, size)) < share
-        self.bad_level = np.where(rng.random((size, size)) < 0.5, 0.0, 255.0)
-        swing = draw(recipe["automatic_gain"], rng)
-        phase = rng.uniform(0, 2 * np.pi) + np.arange(frames) * rng.uniform(0.02, 0.2)
-        self.automatic = 1 + swing * np.sin(phase)
-        self.bits = int(draw(recipe["bits"], rng))
+        gain = 1 + draw(recipe["gain"], rng) * self._normal((size, size))
+        self.offset = draw(recipe["offset"], rng) * self._normal((size, size))
+        self.offset += draw(recipe["column_pattern"], rng) * self._normal(size)
+        self.bad = rng.random((size, size)) < draw(recipe["bad_pixels"], rng)
+        self.bad_level = np.where(rng.random((size, size)) < 0.5, 0, 255).astype(np.float32)
+        self.gain = np.where(self.bad, 0, gain).astype(np.float32)
+        self.agc = draw(recipe["automatic_gain"], rng)
+        self._aim = self._range = None  # of the gain control: centre and width
+        self.depth = np.uint8 if recipe["bits"] == 8 else np.uint16
+        self.step = 1.0 if recipe["bits"] == 8 else 1 / 256  # of quantisation, grey levels
+        self.top = np.iinfo(self.depth).max * self.step
+
+    def _normal(self, shape) -> np.ndarray:
+        return self.rng.standard_normal(shape, np.float32)
 
     @property
-    def noise(self) -> float:
-        """Temporal standard deviation of a pixel at level 100, quantisation included."""
-        return float(np.sqrt(self.read**2 + self.shot**2 + 1 / 12))
+    def least_noise(self) -> float:
+        """Standard deviation of rounding to the written depth, uniform within a step."""
+        return self.step / 12**0.5
 
-    def expose(self, scene: np.ndarray, time: int) -> np.ndarray:
-        """Scene in grey levels [H, W] to a frame, uint8 or uint16 (256 times as fine)."""
-        noise = np.sqrt(self.read**2 + self.shot**2 * np.clip(scene, 0, None) / 100)
-        signal = scene + noise * self.rng.standard_normal(scene.shape)
-        signal = self.gain * signal + self.offset
+    def photon_noise(self, light: np.ndarray) -> np.ndarray:
+        """Shot noise of light [H, W]; that of a target adds to that of its background."""
+        return self.shot * np.sqrt(np.clip(light, 0, None) / 100) * self._normal(light.shape)
+
+    def expose(self, scene: np.ndarray) -> np.ndarray:
+        """Scene in grey levels [H, W] to the signal of the array [H, W]."""
+        light = scene + self.photon_noise(scene) if self.shot else scene
+        signal = self.gain * light + self.offset + self.read * self._normal(scene.shape)
         if self.columns:
-            signal += self.columns * self.rng.standard_normal(scene.shape[1])
-        signal = np.where(self.bad, self.bad_level, signal * self.automatic[time])
-        if self.bits == 16:
-            return np.clip(256 * signal + 0.5, 0, 65535).astype(np.uint16)
-        return np.clip(signal + 0.5, 0, 255).astype(np.uint8)
+            signal += self.columns * self._normal(scene.shape[1])
+        return np.where(self.bad, self.bad_level, signal)
+
+    def follow(self, signal: np.ndarray) -> tuple[float, float]:
+        """Automatic gain: (slope, shift) for this frame's signal, from the frames before it.
+
+        It holds the range of grey levels where it was in the first frame: wholly at strength 1.
+        """
+        if not self.agc:
+            return 1.0, 0.0
+        low, high = np.percentile(signal[::2, ::2], AGC_RANGE)
+        now = np.array([(low + high) / 2, max(high - low, 1)])
+        if self._aim is None:
+            self._aim = self._range = now
+        (aim, width), (middle, spread) = self._aim, self._range
+        self._range = self._range + (now - self._range) / AGC_LAG
+        slope = (width / spread) ** self.agc
+        return float(slope), float(middle + self.agc * (aim - middle) - slope * middle)
+
+    def quantise(self, levels: np.ndarray) -> np.ndarray:
+        """Grey levels to what is written, uint8 or uint16 (256 times as fine)."""
+        return np.clip(np.rint(levels / self.step), 0, self.top / self.step).astype(self.depth)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from datasets.simulator.camera import SensorArray, camera_path, view
-from datasets.simulator.draws import draw
+from datasets.simulator.camera import SensorArray, camera_path
+from datasets.simulator.draws import draw, largest
 from datasets.simulator.scenes import build_scene
-from datasets.simulator.targets import EXPOSURES, Target, draw_targets, spot
+from datasets.simulator.targets import REACH, Target, draw_targets, spot
+from datasets.simulator.views import BORDER, Views, exposure_times
 
 MASK_LEVEL = 0.3  # a mask holds the pixels above this share of the spot's highest
 LOCAL_RADIUS = 10  # the local background of a target reaches this far, in pixels
+SEEN = 0.25  # a target that shows less of its light is hidden: no row, no mask
 
 
 class Simulated(NamedTuple):
@@ -26,72 +29,160 @@ class Simulated(NamedTuple):
     truth: list[tuple]
 
 
-class Appearance(NamedTuple):
-    """A target in one frame: where, its spot at contrast 1 [H, W], its local background's std."""
+@dataclass
+class Appearance:
+    """A target in a frame: its spot and, once the frame without targets is made, what is there.
 
+    light: its brightness, relative and signed. place: rows and columns of `shape` [h, w]. counted:
+    whether it is in the truth: its centre inside the frame, and not hidden. background, response:
+    [h, w] grey levels without targets, not rounded, and how many of them one grey level of the
+    scene makes. local: standard deviation of the local background as written. contrast: in grey
+    levels of the scene.
+    """
+
+    target: int
     x: float
     y: float
-    spot: np.ndarray
-    local: float
+    light: float
+    place: tuple[slice, slice]
+    shape: np.ndarray
+    counted: bool
+    background: np.ndarray | None = None
+    response: np.ndarray | None = None
+    local: float = math.nan
+    contrast: float = 0.0
+
+    @property
+    def pixel(self) -> tuple[int, int]:
+        """Row and column of its centre."""
+        return math.floor(self.y + 0.5), math.floor(self.x + 0.5)
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """Row and column, within its place, of the pixel that it changes most."""
+        return np.unravel_index(np.argmax(self.shape * self.response), self.shape.shape)
+
+    @property
+    def height(self) -> float:
+        """Grey levels that one of contrast changes the peak by."""
+        return float((self.shape * self.response)[self.peak])
+
+    def headroom(self, top: float) -> float:
+        """Grey levels that are left at the peak, up to `top` or down to 0."""
+        level = float(self.background[self.peak])
+        return max(0.0, top - level if self.light > 0 else level)
 
 
 def simulate(size: int, frames: int, recipe: dict, rng: np.random.Generator) -> Simulated:
     """A sequence of [frames, size, size].
 
-    snr of a target = highest contrast of a pixel over the spatial standard deviation of its local
-    background (the field's definition), its mean over the frames is what was drawn; temporal snr =
-    the same contrast over a pixel's standard deviation in time.
+    snr of a target = what it adds to its highest pixel, over the spatial standard deviation of its
+    local background (the field's definition), both as written, with all that the detector does; its
+    mean over the frames is what was drawn, unless the range of grey levels has no room for it.
+    temporal snr = the same contrast over that pixel's standard deviation in time without targets,
+    which is that of rounding at least.
     """
     optics = draw(recipe["detector"]["optics"], rng)
-    path = camera_path(frames, recipe["camera"], rng)
-    margin = math.ceil(np.abs(path).max()) + 4
-    layers = build_scene((size + 2 * margin,) * 2, recipe["scene"], rng, optics)
+    path, velocity = camera_path(frames, recipe["camera"], rng)
+    middle = (frames - 1) / 2
+    travel = np.abs(path).max() + largest(recipe["scene"]["layer_speed"]) * (middle + 1)
+    margin = math.ceil(travel + np.abs(velocity).max() + REACH * optics) + BORDER
+    layers = build_scene(size, margin, recipe["scene"], rng, optics)
+    views = Views(layers, margin, size, middle)
     targets = draw_targets(size, frames, optics, recipe["targets"], rng)
-    sensor = SensorArray(size, frames, recipe["detector"], rng)
+    sensor = SensorArray(size, recipe["detector"], rng)
 
-    scenes = [view(layers, path[t], t, margin, size) for t in range(frames)]
-    seen = [_appearances(target, path, scenes, sensor.noise, size) for target in targets]
-    masks = np.zeros((frames, size, size), bool)
-    centroids, truth, images = np.zeros_like(masks), [], []
-    contrasts = [_contrast(*pair) for pair in zip(targets, seen, strict=True)]
-    for t, scene in enumerate(scenes):
-        for number, target in enumerate(targets):
-            if t not in seen[number]:
-                continue
-            x, y, shape, local = seen[number][t]
-            contrast = contrasts[number] * target.brightness[t]
-            scene = scene + contrast * shape
-            masks[t] |= shape > MASK_LEVEL * shape.max()
-            masks[t, round(y), round(x)] = centroids[t, round(y), round(x)] = True
-            highest = abs(contrast) * shape.max()
-            ratios = highest / local, target.speed, highest / sensor.noise
-            truth.append((t + 1, number + 1, x, y, target.sigma, *ratios))
-        images.append(sensor.expose(scene, t))
-    return Simulated(np.stack(images), masks, centroids, truth)
+    seen = [_appearances(t, targets, path, velocity, views) for t in range(frames)]
+    images = np.empty((frames, size, size), sensor.depth)
+    for t, present in enumerate(seen):
+        signal = sensor.expose(views.at(t, path[t], velocity[t]))
+        slope, shift = sensor.follow(signal)
+        levels = slope * signal + shift
+        images[t] = sensor.quantise(levels)
+        for a in present:
+            a.background, a.response = levels[a.place].copy(), slope * sensor.gain[a.place]
+            a.local = max(sensor.least_noise, _local_std(images[t], a.pixel) * sensor.step)
+    _scale(targets, seen, sensor.top)
+    truth = _truth(targets, seen, images, sensor)
+    masks, centroids = _draw_truth(seen, images.shape)
+    for image, present in zip(images, seen, strict=True):
+        _add_targets(image, present, sensor)
+    return Simulated(images, masks, centroids, truth)
 
 
 def _appearances(
-    target: Target, path: np.ndarray, scenes: list[np.ndarray], noise: float, size: int
-) -> dict[int, Appearance]:
-    """Where a target is visible, by frame: inside the frame and not hidden."""
-    places = target.position - path
-    found = {}
-    for t, (x, y) in enumerate(places):
-        if not target.brightness[t] or not (0 <= x <= size - 1 and 0 <= y <= size - 1):
-            continue
-        velocity = places[t] - places[t - 1] if t else np.zeros(2)
-        during = (np.arange(EXPOSURES) - EXPOSURES // 2)[:, None] / EXPOSURES
-        shape = spot(places[t] + during * velocity, target.sigma, size)
-        rows, columns = (
-            slice(max(0, round(c) - LOCAL_RADIUS), round(c) + LOCAL_RADIUS + 1) for c in (y, x)
-        )
-        # Noise and quantisation are part of the background that a frame shows.
-        local = float(np.hypot(scenes[t][rows, columns].std(), noise))
-        found[t] = Appearance(float(x), float(y), shape, local)
+    time: int, targets: list[Target], path: np.ndarray, velocity: np.ndarray, views: Views
+) -> list[Appearance]:
+    """The targets whose light reaches the frame."""
+    found = []
+    for number, target in enumerate(targets):
+        place = target.position[time] - path[time]
+        motion = target.velocity[time] - velocity[time]
+        during = place + exposure_times(math.hypot(*motion))[:, None] * motion
+        where, shape = spot(during, target.blur, target.half, views.size)
+        share = target.shown[time]
+        if target.behind_clouds:
+            share *= views.passed(time, *target.position[time])
+        if shape.size and share:
+            light = float(share * target.brightness[time])
+            inside = bool(np.all((place >= -0.5) & (place < views.size - 0.5)))
+            x, y = map(float, place)
+            found.append(Appearance(number, x, y, light, where, shape, inside and share >= SEEN))
     return found
 
 
-def _contrast(target: Target, seen: dict[int, Appearance]) -> float:
-    """The contrast in grey levels that gives the target its snr, as the mean over its frames."""
-    relative = [abs(target.brightness[t]) * a.spot.max() / a.local for t, a in seen.items()]
-    return target.snr / np.mean(relative) if relative else 0.0
+def _local_std(image: np.ndarray, pixel: tuple[int, int]) -> float:
+    """In grey levels as written; 0 around a pixel far outside."""
+    window = image[tuple(slice(max(0, c - LOCAL_RADIUS), c + LOCAL_RADIUS + 1) for c in pixel)]
+    return float(window.std()) if window.size else 0.0
+
+
+def _scale(targets: list[Target], seen: list[list[Appearance]], top: float) -> None:
+    """Give each target the contrast that makes its snr, as the mean over its frames; in a frame
+    that has no room for it, what there is."""
+    for number, target in enumerate(targets):
+        own = [a for present in seen for a in present if a.target == number]
+        ratios = [abs(a.light) * a.height / a.local for a in own if a.counted]
+        contrast = target.snr / np.mean(ratios) if any(ratios) else 0.0
+        for a in own:
+            most = a.headroom(top) / a.height if a.height > 0 else 0.0
+            a.contrast = math.copysign(min(contrast * abs(a.light), most), a.light)
+
+
+def _truth(
+    targets: list[Target], seen: list[list[Appearance]], images: np.ndarray, sensor: SensorArray
+) -> list[tuple]:
+    """The rows of `Simulated`, from the images [T, H, W] without targets."""
+    rows = []
+    for t, present in enumerate(seen):
+        for a in (a for a in present if a.counted):
+            target = targets[a.target]
+            row, column = (s.start + p for s, p in zip(a.place, a.peak, strict=True))
+            temporal = max(sensor.least_noise, images[:, row, column].std() * sensor.step)
+            added = abs(a.contrast) * a.height
+            ratios = added / a.local, target.speed, added / temporal
+            rows.append((t + 1, a.target + 1, a.x, a.y, target.sigma, *ratios))
+    return rows
+
+
+def _draw_truth(seen: list[list[Appearance]], shape: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and centroid masks, [T, H, W] bool."""
+    masks, centroids = np.zeros(shape, bool), np.zeros(shape, bool)
+    for mask, centroid, present in zip(masks, centroids, seen, strict=True):
+        for a in (a for a in present if a.counted):
+            mask[a.place] |= a.shape > MASK_LEVEL * a.shape.max()
+            mask[a.pixel] = centroid[a.pixel] = True
+    return masks, centroids
+
+
+def _add_targets(image: np.ndarray, present: list[Appearance], sensor: SensorArray) -> None:
+    """Write the light of the targets over the frame [H, W] without them, in place."""
+    if not present:
+        return
+    light = np.zeros(image.shape, np.float32)
+    for a in present:
+        light[a.place] += a.contrast * a.shape
+    if sensor.shot:
+        light += sensor.photon_noise(light)
+    for a in present:
+        image[a.place] = sensor.quantise(a.background + a.response * light[a.place])

@@ -1,6 +1,6 @@
 """What stands still or moves as a whole behind the targets: sky, cloud, sea, ground, clutter.
 
-Every family returns layers, far to near. Levels are relative: `compose` scales them to grey levels.
+Every family returns layers, far to near, in relative levels; `build_scene` makes them grey levels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from datasets.simulator.draws import draw
 
@@ -21,6 +22,14 @@ class Layer:
     level: np.ndarray
     opacity: np.ndarray | None = None
     velocity: tuple[float, float] = (0.0, 0.0)
+
+
+def flatten(levels: list[np.ndarray], opacities: list[np.ndarray | None]) -> np.ndarray:
+    """Layers [H, W] seen through one another, far to near; the first one is opaque."""
+    seen = levels[0]
+    for level, opacity in zip(levels[1:], opacities[1:], strict=True):
+        seen = seen * (1 - opacity) + level * opacity
+    return seen
 
 
 def power_law_texture(
@@ -66,9 +75,10 @@ def cloud(shape, recipe: dict, rng: np.random.Generator) -> list[Layer]:
 
 
 def sea(shape, recipe: dict, rng: np.random.Generator) -> list[Layer]:
-    """Waves drawn out along the horizon."""
+    """Waves drawn out along the horizon, which run across their crests, to or from the camera."""
     waves = power_law_texture(shape, draw(recipe["beta"], rng) - 0.4, rng, stretch=3)
-    return [Layer(waves + 0.5 * gradient(shape, rng))]
+    velocity = (0.0, draw(recipe["layer_speed"], rng) * rng.choice((-1, 1)))
+    return [Layer(waves + 0.5 * gradient(shape, rng), velocity=velocity)]
 
 
 def ground(shape, recipe: dict, rng: np.random.Generator) -> list[Layer]:
@@ -108,18 +118,23 @@ def add_clutter(level: np.ndarray, recipe: dict, rng: np.random.Generator) -> No
 
 
 def build_scene(
-    shape: tuple[int, int], recipe: dict, rng: np.random.Generator, optics: float
+    size: int, margin: int, recipe: dict, rng: np.random.Generator, optics: float
 ) -> list[Layer]:
-    """Layers of a drawn family in grey levels, blurred by the optics (sigma in pixels)."""
+    """Layers of a drawn family in grey levels, `margin` pixels wider than the frame all round.
+
+    They are blurred by the optics (sigma in pixels), the pictures being periodic. The drawn mean
+    and contrast (standard deviation) are those of what the frame shows half-way.
+    """
+    shape = (size + 2 * margin,) * 2
     layers = FAMILIES[draw(recipe["families"], rng)](shape, recipe, rng)
     add_clutter(layers[0].level, recipe, rng)
-    flat = layers[0].level
-    for layer in layers[1:]:
-        flat = flat * (1 - layer.opacity) + layer.level * layer.opacity
+    for layer in layers:
+        layer.level = ndimage.gaussian_filter(layer.level, optics, mode="wrap")
+        if layer.opacity is not None:
+            layer.opacity = ndimage.gaussian_filter(layer.opacity, optics, mode="wrap")
+    whole = flatten([layer.level for layer in layers], [layer.opacity for layer in layers])
+    seen = whole[margin : margin + size, margin : margin + size]
     mean, contrast = draw(recipe["mean"], rng), draw(recipe["contrast"], rng)
     for layer in layers:
-        level = mean + contrast * (layer.level - flat.mean()) / flat.std()
-        layer.level = cv2.GaussianBlur(level.astype(np.float32), (0, 0), optics)
-        if layer.opacity is not None:
-            layer.opacity = cv2.GaussianBlur(layer.opacity.astype(np.float32), (0, 0), optics)
+        layer.level = mean + contrast * (layer.level - seen.mean()) / seen.std()
     return layers

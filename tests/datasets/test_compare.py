@@ -4,6 +4,7 @@ import pytest
 
 from datasets import compare
 from datasets.simulator.scenes import power_law_texture
+from tests.conftest import write_frames, write_image
 
 
 def test_spectrum_finds_the_frequency_of_a_wave():
@@ -45,6 +46,39 @@ def test_the_picture_and_wrong_input(simulated, tmp_path, run_main):
     out = tmp_path / "compare.png"
     assert run_main(compare.main, "--out", out, simulated)[0] == 0
     assert cv2.imread(str(out)).std() > 1
-    status, _, err = run_main(compare.main, "--out", out, tmp_path / "none")
-    assert status == 2
-    assert err.count("\n") == 1
+    for wrong in ((out, tmp_path / "none"), (tmp_path / "picture.jpg", simulated)):
+        status, _, err = run_main(compare.main, "--out", *wrong)
+        assert status == 2
+        assert err.count("\n") == 1
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What `compare.draw` was asked to draw."""
+    found = {}
+    monkeypatch.setattr(compare, "draw", lambda path, measured: found.update(measured))
+    return found
+
+
+def test_folders_named_alike_and_sequences_have_curves_of_their_own(tmp_path, run_main, drawn):
+    folders = [tmp_path / "a/set", tmp_path / "b/set", tmp_path / "other"]
+    for folder in folders:
+        for name in ("s1", "s2"):
+            write_frames(folder / name / "images", 3)
+    run = (compare.main, "--out", tmp_path / "compare.png")
+    assert run_main(*run, *folders)[0] == 0
+    assert {name: len(s) for name, s in drawn.items()} == {
+        str(folders[0]): 2, str(folders[1]): 2, "other": 2
+    }  # fmt: skip
+    drawn.clear()
+    assert run_main(*run, "--each", folders[2])[0] == 0
+    assert {name: len(s) for name, s in drawn.items()} == {"other/s1": 1, "other/s2": 1}
+
+
+def test_16_bit_is_measured_in_levels_of_8(tmp_path, run_main, drawn):
+    rng = np.random.default_rng(0)
+    for number in range(1, 9):  # so dark that no level is above 255
+        image = rng.integers(0, 250, (16, 16)).astype(np.uint16)
+        write_image(tmp_path / f"set/s1/images/{number}.png", image)
+    run_main(compare.main, "--out", tmp_path / "compare.png", tmp_path / "set")
+    assert drawn["set"][0].temporal_std == pytest.approx(250 / 12**0.5 / 256, rel=0.2)

@@ -1,5 +1,6 @@
 import shutil
 import zlib
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from datasets.layouts import find_layout
 from datasets.sequences import open_split
 from tests.conftest import write_frames, write_image
 from tests.datasets.test_sequences import write_list
+from utils.processes import in_processes
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -138,6 +140,24 @@ def test_depth_colour_and_stored_size_are_the_frames_own(tmp_path, run_main):
     assert np.array_equal(deep, np.full((5, 9), 40000))
 
 
+def test_jpeg_frames_become_pngs_that_pair_with_their_masks(tmp_path, run_main):
+    clean, noisy = tmp_path / "clean", tmp_path / "noisy"
+    for number in ("00001", "00002"):
+        write_image(clean / f"s1/images/{number}.JPG", np.full((64, 64), 100, np.uint8))
+        write_image(clean / f"s1/masks/{number}.png", np.eye(64, dtype=np.uint8))
+    assert run_main(noise.main, clean, noisy)[0] == 0
+    assert sorted(p.name for p in (noisy / "s1/images").iterdir()) == ["00001.png", "00002.png"]
+    (sequence,) = open_split(find_layout("Folder"), noisy, "test", masks_due=True)
+    assert sequence.masks(0, 2).sum() == 128
+    wanted = np.hypot(np.hypot(8, 15), 1.3)
+    assert sequence.frames(0, 1).std() == pytest.approx(wanted, rel=0.05)
+
+
+def _interrupted_after_one(made):
+    yield next(made)
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("damage", ["interrupted", "unreadable"])
 def test_a_broken_run_leaves_nothing(tmp_path, run_main, monkeypatch, workers, damage):
@@ -147,11 +167,12 @@ def test_a_broken_run_leaves_nothing(tmp_path, run_main, monkeypatch, workers, d
         (tmp_path / "clean/s2/images/00002.png").write_bytes(b"no image")
     else:
 
-        def interrupted(*arguments):
-            raise KeyboardInterrupt
+        @contextmanager
+        def interrupted_processes(make, items, workers):
+            with in_processes(make, items, workers) as made:
+                yield _interrupted_after_one(made)
 
-        monkeypatch.setattr(noise, "as_completed", interrupted)
-        monkeypatch.setattr(noise, "_noisy_frames", interrupted)
+        monkeypatch.setattr(noise, "in_processes", interrupted_processes)
     status, _, err = run_main(
         noise.main, tmp_path / "clean", tmp_path / "noisy", "--workers", workers
     )
@@ -174,7 +195,7 @@ def test_a_broken_run_leaves_nothing(tmp_path, run_main, monkeypatch, workers, d
         ("clean", "new", ("--dataset", "NUDT-MIRSDT"), "train.txt: no such list"),
         ("clean", "new", ("--dataset", "Foldr"), "did you mean 'Folder'"),
         ("clean", "new", ("--dataset", "Synthetic"), "train.txt: no such list"),
-        ("jpegs", "new", (), "00001.jpg: JPEG"),
+        ("both", "new", (), "00001.jpg: would be written as 00001.png"),
         ("clean", "new", ("--sigma", -1), "of at least 0"),
         ("clean", "new", ("--gain", "nan"), "of at least 0"),
         ("clean", "new", ("--seed", -1), "of at least 0"),
@@ -183,7 +204,8 @@ def test_a_broken_run_leaves_nothing(tmp_path, run_main, monkeypatch, workers, d
 )
 def test_wrong_input_is_one_line(tmp_path, run_main, source, target, options, said):
     write_frames(tmp_path / "clean/s1/images", 2)
-    write_image(tmp_path / "jpegs/s1/images/00001.jpg", np.zeros((8, 8), np.uint8))
+    for suffix in ("jpg", "png"):
+        write_image(tmp_path / f"both/s1/images/00001.{suffix}", np.zeros((8, 8), np.uint8))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     before = contents(tmp_path)

@@ -1,11 +1,14 @@
 import csv
 import filecmp
 
+import cv2
+import numpy as np
 import pytest
 
 from datasets import synthetic
 from datasets.layouts import find_layout
 from datasets.sequences import open_split
+from utils.files import locked
 
 
 def test_it_writes_what_the_layout_reads(simulated):
@@ -60,17 +63,78 @@ def test_interrupted_it_leaves_no_lists_and_can_be_run_again(tmp_path, run_main,
     assert (tmp_path / "a/test.txt").exists()
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path, run_main):
-    (tmp_path / "thesis.txt").write_text("precious")
-    status, _, err = run_main(synthetic.main, "--out", tmp_path)
+@pytest.mark.parametrize("header", [None, "sequence,frame\n", ""])
+def test_a_foreign_folder_is_left_alone(tmp_path, run_main, header):
+    (tmp_path / "Sequence1").mkdir()
+    (tmp_path / "Sequence1/thesis.txt").write_text("precious")
+    (tmp_path / "train.txt").write_text("Sequence1")
+    if header is not None:
+        (tmp_path / "truth.csv").write_text(header)
+    before = {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")}
+    status, _, err = run_main(synthetic.main, "--out", tmp_path, "--train", 1, "--test", 1)
     assert status == 2
     assert "not empty" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    assert {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")} == before
+
+
+SMALL = ("--frames", 2, "--size", 16, "--workers", 1)
+
+
+def test_fewer_sequences_leave_none_of_the_former_set(tmp_path, run_main):
+    run_main(synthetic.main, "--out", tmp_path, "--train", 2, "--test", 2, *SMALL)
+    (tmp_path / "Sequences.txt").write_text("mine")
+    (tmp_path / ".Sequence9/images").mkdir(parents=True)  # of a run that was killed
+    run_main(synthetic.main, "--out", tmp_path, "--train", 0, "--test", 1, *SMALL)
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"Sequence1", "Sequences.txt", "test.txt", "truth.csv"}
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path, run_main):
+    with locked(tmp_path):
+        status, _, err = run_main(synthetic.main, "--out", tmp_path, "--test", 1, *SMALL)
+    assert status == 2
+    assert str(tmp_path) in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_test_sequences_are_their_own_whatever_the_training(tmp_path, run_main):
+    for name, train in (("a", 0), ("b", 1)):
+        run_main(synthetic.main, "--out", tmp_path / name, "--train", train, "--test", 1, *SMALL)
+    frames = [
+        (tmp_path / path / "images/00001.png").read_bytes()
+        for path in ("a/Sequence1", "b/Sequence2", "b/Sequence1")
+    ]
+    assert frames[0] == frames[1] != frames[2]
+
+
+def test_the_scene_can_be_fixed_and_16_bit_read_back(tmp_path, run_main, monkeypatch):
+    families = []
+    simulate = synthetic.simulate
+
+    def noted(size, frames, recipe, rng):
+        families.append(recipe["scene"]["families"])
+        return simulate(size, frames, recipe, rng)
+
+    monkeypatch.setattr(synthetic, "simulate", noted)
+    (tmp_path / "deep.yaml").write_text("detector: {bits: 16}")
+    options = ("--preset", tmp_path / "deep.yaml", "--scene", "sea", "--train", 0, "--test", 1)
+    assert run_main(synthetic.main, "--out", tmp_path / "a", *options, *SMALL)[0] == 0
+    assert families == [{"sea": 1}]
+    frame = cv2.imread(str(tmp_path / "a/Sequence1/images/00001.png"), cv2.IMREAD_UNCHANGED)
+    assert frame.dtype == np.uint16
+    assert 256 * 85 < frame.mean() < 256 * 125
 
 
 @pytest.mark.parametrize(
     "option",
-    [("--frames", 0), ("--size", 3), ("--train", -1), ("--seed", -2), ("--preset", "nutd")],
+    [
+        ("--frames", 0),
+        ("--size", 3),
+        ("--train", -1),
+        ("--seed", -2),
+        ("--preset", "nutd"),
+        ("--scene", "space"),
+    ],
 )
 def test_bad_numbers_are_one_line(tmp_path, run_main, option):
     status, _, err = run_main(synthetic.main, "--out", tmp_path / "x", *option)

@@ -1,0 +1,65 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.golden import REPOSITORY
+from utils.processes import in_processes
+
+
+def double(number):
+    if number == 7:
+        raise ValueError("seven")
+    return 2 * number, os.getpid()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order(workers):
+    with in_processes(double, range(6), workers) as made:
+        results = list(made)
+    assert [value for value, _ in results] == [0, 2, 4, 6, 8, 10]
+    assert (os.getpid() in {pid for _, pid in results}) == (workers == 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_comes_through(workers):
+    with pytest.raises(ValueError, match="seven"), in_processes(double, range(9), workers) as made:
+        list(made)
+
+
+SLEEPERS = """
+import os, sys, time
+from utils.processes import in_processes
+
+def sleep(number):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+with in_processes(sleep, range(2), 2) as made:
+    list(made)
+"""
+
+
+def test_workers_end_when_the_main_process_is_killed():
+    main = subprocess.Popen(
+        [sys.executable, "-c", SLEEPERS], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    workers = [int(main.stdout.readline()) for _ in range(2)]
+    main.send_signal(signal.SIGKILL)
+    main.wait()
+    deadline = time.monotonic() + 10
+    while any(map(_runs, workers)):
+        assert time.monotonic() < deadline, "a worker outlived the main process"
+        time.sleep(0.02)
+    main.stdout.close()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,40 @@
+"""Work shared among processes that end with the main one."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+from utils.errors import leave_signals_to_main
+
+
+@contextmanager
+def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iterator]:
+    """An iterator over make(item) for every item, in order, by `workers` processes (1: this one).
+
+    On an error or Ctrl-C the processes are ended at once; they end too when this one is killed.
+    """
+    if workers < 2 or len(items) < 2:
+        yield map(make, items)
+        return
+    with ProcessPoolExecutor(min(workers, len(items)), initializer=_end_with_main) as pool:
+        try:
+            yield pool.map(make, items)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _end_with_main() -> None:
+    """In a worker process: end when the main process does, even if that is killed outright."""
+    leave_signals_to_main()
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
