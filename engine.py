@@ -186,7 +186,7 @@ def describe_protocol(
         "overlap": overlap(detector.seqlen),
         "fusion": "maximum of the sigmoid",
         "normalisation": normalisation._asdict(),
-        "precision": "fp32",
+        "precision": detector.precision,
         "device": str(detector.device),
         "versions": versions(),
     }
@@ -203,7 +203,7 @@ def score(
     """Evaluate a network on a split and write everything; the results and the paths written.
 
     Args:
-        options: datapath, dataset, device, gpu, threshold_eval and the options of
+        options: datapath, dataset, device, gpu, precision, threshold_eval and the options of
             `utils.options.add_rule` and `add_normalisation`.
         folder: where to write; the names of the files end in `suffix`.
         visual: write probability PNGs too (they always are where there are no masks to score).
@@ -221,7 +221,7 @@ def score(
         layout, sequences, mean=options.mean, std=options.std, of_run=loaded.normalisation,
         prefer="run" if own and options.normalize == "dataset" else options.normalize,
     )  # fmt: skip
-    detector = Detector(loaded.network, normalisation.mean, normalisation.std, device)
+    detector = Detector(loaded.network, *normalisation[:2], device, options.precision)
     examples = ExampleCollector(sequences)
     observers = [examples]
     maps = folder / f"visual{suffix}"

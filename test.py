@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import SOURCES, layout_names
 from engine import Loaded, load_classical, load_network, score
 from metrics import BORDERS
-from models import CLASSICAL
+from models import CLASSICAL, PRECISIONS
 from utils.devices import set_up_arithmetic
 from utils.errors import InputError, run_command
 from utils.options import (
@@ -69,6 +69,10 @@ def build_parser() -> Parser:
         help="published flag; the published sources hold no working tool and neither does this yet",
     )  # fmt: skip
     add_device(parser)
+    parser.add_argument(
+        "--precision", choices=list(PRECISIONS), default="fp32",
+        help="arithmetic of the network; bf16 and fp16 are for GPUs and change counts a little",
+    )  # fmt: skip
     parser.add_argument(
         "--batch_size", type=number_above(0, int), default=1,
         help="published flag; windows are processed one at a time whatever it says",

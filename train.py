@@ -324,7 +324,11 @@ def build_optimizer(network: torch.nn.Module, options: argparse.Namespace) -> to
 def score_options(options: argparse.Namespace) -> argparse.Namespace:
     """What test.py would evaluate the run with: its own mean and std, IoU at test.py's default."""
     return argparse.Namespace(
-        **{**vars(options), "normalize": "run", "mean": None, "std": None, "threshold_eval": 0.5}
+        **{
+            **vars(options),
+            **{"normalize": "run", "mean": None, "std": None},
+            **{"threshold_eval": 0.5, "precision": "fp32"},
+        }
     )
 
 

@@ -5,15 +5,18 @@ from models import deeppro, deeppro_plus, prepared_deeppro, prepared_deeppro_plu
 from models.classical import CLASSICAL
 from models.detector import Detector
 from models.layers import window_length
+from models.prepared import PRECISIONS, prepare
 from models.registry import build_network, network_names, register_network
 from models.windows import Window, split_windows
 
 __all__ = [
     "CLASSICAL",
+    "PRECISIONS",
     "Detector",
     "Window",
     "build_network",
     "network_names",
+    "prepare",
     "register_network",
     "split_windows",
     "window_length",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.prepared import prepare
+from models.prepared import PRECISIONS, prepare
 from models.windows import window_stop
 from utils.errors import InputError
 
@@ -26,14 +26,18 @@ class Detector:
         network: [B, 1, T, H, W] in, logits [B, T, H, W] out; its `seqlen` is T.
         mean, std: of the grey levels that the network was trained on.
         device: where the network runs.
+        precision: one of PRECISIONS; less than fp32 changes scores, and counts with them.
     """
 
-    def __init__(self, network: nn.Module, mean: float, std: float, device="cpu"):
+    def __init__(
+        self, network: nn.Module, mean: float, std: float, device="cpu", precision: str = "fp32"
+    ):
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise InputError(
                 f"mean {mean}, standard deviation {std}: expected numbers, the latter above 0"
             )
-        self.infer = prepare(network.to(device))
+        self.infer = prepare(network.to(device), dtype=PRECISIONS[precision])
+        self.precision = precision
         self.seqlen = network.seqlen
         self.mean, self.std = float(mean), float(std)
         self.device = torch.device(device)
@@ -93,8 +97,10 @@ class Detector:
         count = len(frames)
         filling = np.repeat(frames[-1:], self.seqlen - count, axis=0)
         frames = np.concatenate([frames, filling])  # [T, H, W]
-        x = torch.from_numpy(frames.astype(np.float32)).to(self.device)
-        logits = self.infer((x - self.mean) / self.std)  # [T, H, W]
+        frames = frames.astype(frames.dtype.newbyteorder("="), copy=False)
+        x = torch.from_numpy(frames).to(self.device).float()  # travels as it was read
+        x = (x - self.mean) / self.std
+        logits = self.infer(x.to(PRECISIONS[self.precision]))  # [T, H, W]
         probabilities = logits.float().sigmoid()[:count].cpu().numpy()
         if not np.isfinite(probabilities.sum()):
             raise InputError(

@@ -35,6 +35,8 @@ from models.layers import TemporalProbe
 # which a CPU takes ten times as long.
 TINY = 1e-18
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 _PREPARED: dict[type[nn.Module], Callable] = {}
 
 

@@ -73,6 +73,17 @@ def plot_snr_curve(path: Path, curves: Sequence, title: str) -> None:
     _save(figure, path)
 
 
+def plot_memory(path: Path, record: list[tuple[int, float]], title: str) -> None:
+    """Resident memory in MB over the frames answered."""
+    figure = _figure(6.4, 3.2)
+    axes = figure.add_subplot()
+    axes.plot(*zip(*record, strict=True))
+    axes.set(xlabel="frames", ylabel="resident memory, MB", title=title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def plot_training(path: Path, records: list[dict]) -> None:
     """Loss and validation IoU by epoch; a record is one line of `epochs.jsonl`."""
     figure = _figure(6.4, 4.2)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models import Detector, build_network, split_windows
+from models import Detector, build_network, network_names, split_windows
 from utils.errors import InputError
 
 T, MEAN, STD = 10, 100.0, 20.0  # windows of 10 frames share one
@@ -218,3 +218,23 @@ def test_a_network_in_training_is_left_in_training():
     assert network.training
     np.testing.assert_array_equal(detector(frames), maps)  # no running statistics moved
     assert maps.shape == (13, 12, 16)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "i8", "f4", "?"])
+def test_any_kind_of_grey_level(dtype):
+    levels = np.random.default_rng(0).integers(0, 2, (T, 6, 7))
+    detector = Detector(build_network("DeepPro", seqlen=T), 0.5, 0.5)
+    expected = detector(levels.astype(np.float32))
+    np.testing.assert_array_equal(detector(levels.astype(dtype)), expected)
+
+
+@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_less_precision_changes_probabilities_a_little(name, precision):
+    torch.manual_seed(0)
+    frames = np.random.default_rng(0).integers(0, 255, (T, 12, 20), np.uint8)
+    full = Detector(build_network(name, seqlen=T), 128, 50)(frames)
+    torch.manual_seed(0)
+    less = Detector(build_network(name, seqlen=T), 128, 50, precision=precision)(frames)
+    assert less.dtype == np.float32
+    assert 0 < np.abs(full - less).max() < 0.02

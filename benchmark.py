@@ -1,0 +1,306 @@
+"""Measure how fast, how exact and how large a network is on this machine, window by window.
+
+  python benchmark.py --model DeepPro --height 256 --width 256 --output out.json
+
+Three paths through the same weights take turns, so that a busy machine slows all of them alike:
+`plain`, the module as it is trained; `plain_tuned_allocator`, the same with freed memory kept;
+`prepared`, what the detector runs. Each is a process of its own, for the allocator is a process's
+own, and so is its peak of memory. A product of two 2048 x 2048 matrices takes its turn with them:
+what it reaches is the measure of the machine.
+
+  python benchmark.py --stream 10000 --height 512 --width 512 --output memory.png
+
+streams so many random frames through the detector instead, and draws the memory of the process.
+"""
+
+import multiprocessing
+import resource
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine import load_network
+from models import PRECISIONS, Detector, build_network, network_names, prepare
+from utils.devices import choose_device, set_up_arithmetic
+from utils.errors import InputError, leave_signals_to_main, run_command
+from utils.files import write_json
+from utils.logs import progress
+from utils.options import Parser, add_device, folder, number_above, one_of
+from utils.plots import plot_memory
+from utils.reports import text_table, versions
+from utils.runs import find_run
+
+PATHS = ("plain", "plain_tuned_allocator", "prepared")
+CHECKED = 64  # side of the frames that a path is compared on in float64
+
+
+class Setting(NamedTuple):
+    """What a path is measured on; goes to its process."""
+
+    model: str
+    run: Path | None
+    seqlen: int
+    height: int
+    width: int
+    device: torch.device
+    precision: str
+
+
+def build(setting: Setting) -> nn.Module:
+    """The network in eval mode: of a run, else fresh with BatchNorms that fit random frames."""
+    if setting.run:
+        return load_network(find_run(".", setting.run), seqlen=setting.seqlen).network.eval()
+    torch.manual_seed(0)
+    network = build_network(setting.model, setting.seqlen).train()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm3d):
+            norm.momentum = 1
+    with torch.no_grad():
+        network(torch.randn(2, 1, setting.seqlen, 32, 32))
+    return network.eval()
+
+
+def build_path(path: str, setting: Setting):
+    """Normalised frames [T, H, W] to logits [T, H, W], one way or the other."""
+    network, dtype = build(setting).to(setting.device), PRECISIONS[setting.precision]
+    if path == "prepared":
+        return prepare(network, dtype=dtype)
+    network = network.to(dtype)
+    return lambda frames: network(frames[None, None])[0]
+
+
+def serve(connection: Connection, path: str, setting: Setting) -> None:
+    """One path in a process of its own: answers `window`, `peak` and `error`."""
+    leave_signals_to_main()
+    if path == "plain":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    else:
+        set_up_arithmetic()
+    infer = build_path(path, setting)
+    torch.manual_seed(1)
+    frames = torch.randn(setting.seqlen, setting.height, setting.width)
+    frames = frames.to(setting.device, PRECISIONS[setting.precision])
+    before = peak_memory(setting.device)
+    answers = {
+        "window": lambda: seconds(lambda: infer(frames), setting.device),
+        "peak": lambda: (peak_memory(setting.device) - before) / 2**20,
+        "error": lambda: probability_error(infer, setting),
+    }
+    connection.send("ready")
+    while (question := connection.recv()) != "end":
+        with torch.no_grad():
+            connection.send(answers[question]())
+
+
+def seconds(work, device: torch.device) -> float:
+    """The time that a call takes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far, on a GPU those of torch's allocator."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def probability_error(infer, setting: Setting) -> float:
+    """The largest difference in probability from the plain module in float64."""
+    torch.manual_seed(2)
+    H, W = min(CHECKED, setting.height), min(CHECKED, setting.width)
+    frames = torch.randn(setting.seqlen, H, W)
+    exact = build(setting).double()(frames.double()[None, None])[0].sigmoid()
+    logits = infer(frames.to(setting.device, PRECISIONS[setting.precision]))
+    return (logits.double().cpu().sigmoid() - exact).abs().max().item()
+
+
+def macs_per_frame(network: nn.Module, setting: Setting) -> float:
+    """Multiply-adds of the plain module a frame, as torch counts them (FLOPs / 2)."""
+    side = 32
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, setting.seqlen, side, side))
+    pixels = setting.height * setting.width / side**2
+    return counter.get_total_flops() / 2 / setting.seqlen * pixels
+
+
+def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
+    """A row for every path, from `repeats` windows each in turn after one to warm up."""
+    context = multiprocessing.get_context("spawn")
+    lines, processes = {}, []
+    for path in paths:
+        lines[path], theirs = context.Pipe()
+        processes.append(context.Process(target=serve, args=(theirs, path, setting), daemon=True))
+        processes[-1].start()
+        theirs.close()
+        ask(lines[path], path)
+    side, rates, times = 2048, [], {path: [] for path in paths}
+    matrix = torch.randn(side, side, device=setting.device)
+    with progress((repeats + 1) * len(paths), "window", "measure") as bar:
+        for repeat in range(repeats + 1):
+            for path in paths:
+                rates.append(2 * side**3 / seconds(lambda: matrix @ matrix, setting.device))
+                spent = ask(lines[path], path, "window")
+                times[path] += [spent] if repeat else []
+                bar.update()
+    network = build(setting)
+    macs, parameters = (
+        macs_per_frame(network, setting),
+        sum(p.numel() for p in network.parameters()),
+    )
+    rows = []
+    for path in paths:
+        spent = median(times[path])
+        rows.append(
+            {
+                "path": path,
+                "fps": setting.seqlen / spent,
+                "ms_per_window": 1e3 * spent,
+                "peak_memory_mb": ask(lines[path], path, "peak"),
+                "max_probability_error": ask(lines[path], path, "error"),
+                "share_of_matmul_rate": 2 * macs * setting.seqlen / spent / median(rates),
+                "times_plain": median(times[paths[0]]) / spent,
+                "macs_per_frame": macs,
+                "parameters": parameters,
+                "matmul_gflops": median(rates) / 1e9,
+            }
+        )
+        lines[path].send("end")
+    return rows
+
+
+def measure_stream(setting: Setting, frames: int) -> list[tuple[int, float]]:
+    """(Frames answered, resident memory in MB), every hundred frames of a detector's stream."""
+    detector = Detector(build(setting), 128.0, 40.0, setting.device, setting.precision)
+    rng = np.random.default_rng(0)
+    size = (setting.height, setting.width)
+    noise = (rng.integers(0, 256, size, np.uint8) for _ in range(frames))
+    record = []
+    with progress(frames, "frame", "stream") as bar:
+        for done, _ in enumerate(detector.stream(noise), start=1):
+            bar.update()
+            if done % 100 == 0 or done == frames:
+                record.append((done, resident_memory() / 2**20))
+    return record
+
+
+def resident_memory() -> int:
+    """The bytes that this process holds at the moment."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def ask(line: Connection, path: str, question: str | None = None):
+    """A path's answer; InputError if its process is gone."""
+    try:
+        if question:
+            line.send(question)
+        return line.recv()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise InputError(
+            f"the process of path {path!r} ended (see above); out of memory? try smaller frames, "
+            "or leave it out with --paths"
+        ) from None
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="benchmark.py", description=__doc__)
+    group = parser.add_argument_group("network")
+    names = network_names()
+    group.add_argument(
+        "--model", type=one_of("model", names), default=names[0], metavar="NAME",
+        help=", ".join(names),
+    )  # fmt: skip
+    group.add_argument("--weights", type=folder, metavar="RUN", help="of a run; default: random")
+    group.add_argument(
+        "--seqlen", type=number_above(0, int), default=40, metavar="T", help="frames"
+    )
+    group.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="arithmetic")
+    group = parser.add_argument_group("measurement")
+    size = {"type": number_above(3, int), "default": 256}
+    group.add_argument("--height", help="rows of a frame", **size)
+    group.add_argument("--width", help="columns of a frame", **size)
+    group.add_argument("--repeats", type=number_above(0, int), default=5, help="windows a path")
+    group.add_argument(
+        "--paths", nargs="+", choices=PATHS, default=list(PATHS),
+        help="which to measure; the first is what the others are compared with",
+    )  # fmt: skip
+    group.add_argument(
+        "--stream", type=number_above(0, int), metavar="FRAMES",
+        help="stream so many frames and draw the memory over them, to --output FILE.png",
+    )  # fmt: skip
+    group.add_argument(
+        "--output", type=folder, metavar="FILE", help="write the rows here too, as JSON"
+    )
+    add_device(parser)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def show(about: dict, rows: list[dict]) -> None:
+    """The rows as a table, and what they were measured on."""
+    heading = ("path", "ms a window", "frames/s", "x", "of matmul", "peak MB", "error")
+    table = [
+        (
+            row["path"], f"{row['ms_per_window']:.0f}", f"{row['fps']:.1f}",
+            f"{row['times_plain']:.1f}", f"{row['share_of_matmul_rate']:.2f}",
+            f"{row['peak_memory_mb']:.0f}", f"{row['max_probability_error']:.1e}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    print(text_table([heading, *table]))
+    print(
+        f"{about['model']}, {rows[0]['parameters']:,} parameters, "
+        f"{rows[0]['macs_per_frame'] / 1e9:.2f} G multiply-adds a frame of {about['height']} x "
+        f"{about['width']}, windows of {about['seqlen']}; {about['precision']} on "
+        f"{about['device']}, {about['threads']} threads, "
+        f"matmul {rows[0]['matmul_gflops']:.0f} GFLOP/s"
+    )
+
+
+def main() -> None:
+    options = build_parser().parse_args()
+    device = choose_device(options.device, options.gpu)
+    set_up_arithmetic()
+    if options.stream and (not options.output or options.output.suffix != ".png"):
+        raise InputError("--stream draws a picture: give --output FILE.png")
+    model = options.model
+    if options.weights:
+        model = load_network(find_run(".", options.weights), seqlen=options.seqlen).model
+    setting = Setting(
+        model, options.weights, options.seqlen, options.height, options.width, device,
+        options.precision,
+    )  # fmt: skip
+    if options.stream:
+        record = measure_stream(setting, options.stream)
+        plot_memory(options.output, record, f"{model}, {options.height} x {options.width}")
+        settled = [memory for done, memory in record if done > options.stream / 10]
+        print(f"{min(settled):.0f} to {max(settled):.0f} MB after the first tenth of the frames")
+        print(f"wrote {options.output}")
+        return
+    rows = measure(setting, list(dict.fromkeys(options.paths)), options.repeats)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    about = {
+        **{key: getattr(setting, key) for key in ("model", "precision", "seqlen")},
+        **{"height": setting.height, "width": setting.width},
+        **{"device": name, "threads": torch.get_num_threads(), "versions": versions()},
+    }
+    if options.output:
+        write_json(options.output, {**about, "rows": rows})
+    show(about, rows)
+
+
+if __name__ == "__main__":
+    run_command(main)
