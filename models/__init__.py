@@ -1,7 +1,13 @@
 """Frames in, answers out: the networks, their registry, the window rule and the Detector."""
 
 # Importing a network, or a prepared form of one, registers it.
-from models import deeppro, deeppro_plus, prepared_deeppro, prepared_deeppro_plus  # noqa: F401
+from models import (  # noqa: F401
+    deeppro,
+    deeppro_plus,
+    deeppro_plus_moving,
+    prepared_deeppro,
+    prepared_deeppro_plus,
+)
 from models.classical import CLASSICAL
 from models.detector import Detector
 from models.layers import window_length

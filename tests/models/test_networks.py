@@ -103,7 +103,10 @@ class TestEveryNetwork:
             assert torch.equal(one(frames), other(frames))
 
 
-@pytest.mark.parametrize(("name", "count"), [("DeepPro", 49_129), ("DeepPro-Plus", 70_913)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("DeepPro", 49_129), ("DeepPro-Plus", 70_913), ("DeepPro-Plus-Moving", 129_041)],
+)
 def test_parameter_counts(name, count):
     assert sum(p.numel() for p in build_network(name).parameters()) == count
 

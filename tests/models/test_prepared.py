@@ -15,7 +15,7 @@ from models.prepared_deeppro import interpolation, spans
 from tests.golden import needs_shared
 from tests.models.test_networks import GOLDENS, load_released, run_of
 
-SMALLEST = {"DeepPro": 4}  # height and width; 1 for the others
+SMALLEST = {"DeepPro": 4, "DeepPro-Plus-Moving": 4}  # height and width; 1 for the others
 
 
 @pytest.fixture(autouse=True)
