@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_network, network_names
-from models.prepared import for_each, prepare, tiles
+from models.prepared import Tape, for_each, prepare, tiles
 from models.prepared_deeppro import interpolation, spans
+from models.prepared_deeppro_plus import convolution
 from tests.golden import needs_shared
 from tests.models.test_networks import GOLDENS, load_released, run_of
 
@@ -107,6 +108,23 @@ class TestEveryNetwork:
     def test_wrong_shape_raises(self, name, shape):
         with pytest.raises(ValueError, match="expected frames"):
             prepare(build_network(name, seqlen=4))(torch.randn(shape))
+
+
+@pytest.mark.parametrize("name", ["DeepPro", "DeepPro-Plus"])
+def test_decayed_weights_change_nothing(name):
+    network = trained(name, 4)
+    for parameter in network.parameters():
+        parameter.data.view(-1)[::3] *= 1e-30
+    check(network, torch.randn(4, 12, 12), tile=6)
+
+
+def test_decayed_weights_leave_no_denormal_numbers():
+    """They made the released Noise weights six times slower."""
+    weights = torch.tensor([1e-30, -1e-20, 1e-17, -0.5], dtype=torch.float64)
+    tape = Tape(torch.float32, torch.device("cpu"))
+    assert tape.cast(weights).tolist() == pytest.approx([0, 0, 1e-17, -0.5], abs=0)
+    kernel, _ = convolution(weights.view(1, 1, 4, 1, 1), weights[:1], torch.float32)
+    assert kernel.flatten().tolist() == pytest.approx([0, 0, 1e-17, -0.5], abs=0)
 
 
 class Sum(nn.Module):
