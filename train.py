@@ -57,7 +57,7 @@ from utils.options import (
 from utils.plots import plot_training
 from utils.reports import OPERATING_POINT, epoch_line, print_results
 from utils.runs import Run, create_run, find_run
-from utils.schedules import SCHEDULES, learning_rate
+from utils.schedules import OPTIMIZERS, SCHEDULES, build_optimizer, learning_rate
 
 # What a resumed run keeps: another value would mix two trainings, or let sequences that were
 # trained on become validation.
@@ -81,7 +81,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add_data(parser, layout_names(), seqlen=40)
     add_clips(parser)
-    add_optimisation(parser, SCHEDULES)
+    add_optimisation(parser, OPTIMIZERS, SCHEDULES)
     add_selection(parser)
     add_rule(parser, BORDERS)
     add_normalisation(parser, ("dataset", "images"))
@@ -205,7 +205,9 @@ class Training:
         seed_everything(options.seed)
         self.network = build_network(options.model, options.seqlen).to(plan.device)
         self.loss = build_loss(options.loss)
-        self.optimizer = build_optimizer(self.network, options)
+        self.optimizer = build_optimizer(
+            options.optimizer, self.network, options.learning_rate, options.decay_rate
+        )
         self.mean, self.std = plan.normalisation[:2]
         self.records: list[dict] = []
         self.best = -1.0
@@ -312,13 +314,6 @@ class Training:
         save_checkpoint(run.checkpoint("last"), state, previous=run.checkpoint("previous"))
         write_records(run.folder / "epochs.jsonl", self.records)
         plot_training(run.folder / "training.png", self.records)
-
-
-def build_optimizer(network: torch.nn.Module, options: argparse.Namespace) -> torch.optim.Optimizer:
-    settings = {"lr": options.learning_rate, "weight_decay": options.decay_rate}
-    if options.optimizer == "SGD":
-        return torch.optim.SGD(network.parameters(), momentum=0.9, **settings)
-    return torch.optim.Adam(network.parameters(), betas=(0.9, 0.999), **settings)
 
 
 def score_options(options: argparse.Namespace) -> argparse.Namespace:

@@ -45,6 +45,9 @@ def read_coco(path: Path) -> Iterator[Record]:
     for entry, image in _entries(path, document, "images"):
         _expect(entry, image, "id", int | str)
         name = _expect(entry, image, "file_name", str)
+        if image["id"] in images:
+            first = images[image["id"]].name
+            raise InputError(f"{entry}: {name!r} has the id {image['id']!r}, as {first!r} has")
         size = image.get("height"), image.get("width")
         images[image["id"]] = Record(entry, name, size, None)
         yield images[image["id"]]
@@ -116,6 +119,9 @@ def read_csv(path: Path) -> Iterator[Record]:
             for row in reader:
                 sequence, name = row.get("sequence"), row["frame"] or ""
                 entry = f"{path}: line {reader.line_num}"
+                if None in row or None in row.values():  # more cells than the header, or fewer
+                    cells = f"{len(reader.fieldnames)} cells, as in the header"
+                    raise InputError(f"{entry}: expected {cells} (empty ones: no targets)")
                 if "sequence" in row:
                     if not (sequence and name) or re.search(r"[/\\]", sequence + name):
                         raise InputError(f"{entry}: sequence and frame must be plain names")

@@ -9,9 +9,12 @@ DST is the data set's root; the second line is for RGBT-Tiny. SRC is one of
   FILE.csv           columns frame, x, y, width, height (x, y: upper left corner, from 0), and if
                      need be sequence, frame_width, frame_height; four empty cells: no targets
 
-The sequence is the first folder of a frame's file name, or else the name of SRC; masks are named
+The sequence is the first folder of a frame's file name; for VOC without one, the first folder below
+SRC that the .xml file lies in, or else its <folder>; failing all, the name of SRC. Masks are named
 as the frames, in PNG. A mask holds the pixels whose centres lie in a box, at least one a box, the
-centroid mask the middle one of them. Frames without boxes get empty masks.
+centroid mask the middle one of them. Frames without boxes get empty masks. All folders of masks
+appear at the end. Those that are there already must be the same, so that a run that was stopped
+can be run again.
 """
 
 from __future__ import annotations
@@ -19,21 +22,22 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from datasets.annotations import BOX, Record, choose_reader, to_number
-from datasets.images import write_image
+from datasets.images import read_mask, write_image
 from utils.errors import InputError, run_command
-from utils.files import writable_folder
+from utils.files import locked, writable_folder
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
 
-MOST = 65535  # pixels along a side
+MOST = 32768  # pixels along a side: OpenCV reads no more than 2^30 in all
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Frame:
 
 
 Frames = dict[str, dict[str, Frame]]  # sequence to stem to frame
+Places = dict[Path, tuple[str, int]]  # folder to its sequence, and whether centroid masks
 
 
 def box_pixels(entry: str, box: Iterable, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -153,26 +158,73 @@ def _add_empty(place: str, frames: dict[str, Frame], count: int) -> None:
         frames[f"{number:0{digits}d}"] = Frame(size)
 
 
-def write_masks(frames: Frames, target: Path, patterns: tuple[str, str]) -> None:
-    """Write masks and centroid masks; a folder appears when it is whole.
+def mask_places(frames: Frames, target: Path, patterns: tuple[str, str]) -> Places:
+    """The folders to write."""
+    return {
+        target / pattern.format(sequence=sequence): (sequence, kind)
+        for sequence in frames
+        for kind, pattern in enumerate(patterns)
+    }
 
-    Raises InputError if one of the folders holds something already.
+
+def write_masks(frames: Frames, places: Places) -> None:
+    """Write masks and centroid masks; the folders appear when all are whole.
+
+    A folder that holds just what would be written, as a run that was stopped at the very end may
+    leave it, stays. Raises InputError if one holds anything else.
     """
-    folders = {s: [target / p.format(sequence=s) for p in patterns] for s in frames}
-    for path in (path for pair in folders.values() for path in pair):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    missing = {}
+    for path, (sequence, kind) in places.items():
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            missing[path] = path.with_name(f".{path.name}-unfinished")
+        elif not _holds(path, frames[sequence], kind):
             raise InputError(f"{path}: is there already; move it away or choose another name")
-    with progress(sum(map(len, frames.values())), "frame", "masks") as bar:
-        for sequence, named in frames.items():
-            for kind, path in enumerate(folders[sequence]):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as hidden:
-                    whole = Path(hidden) / path.name
-                    whole.mkdir()
-                    for stem, frame in named.items():
-                        write_image(whole / f"{stem}.png", frame.draw()[kind])
-                    whole.rename(path)
-            bar.update(len(named))
+    try:
+        with progress(sum(len(frames[places[p][0]]) for p in missing), "mask", "masks") as bar:
+            for path, hidden in missing.items():
+                _remove(hidden)  # of a run that was killed
+                hidden.mkdir(parents=True)
+                sequence, kind = places[path]
+                for stem, frame in frames[sequence].items():
+                    write_image(hidden / f"{stem}.png", frame.draw()[kind])
+                    bar.update()
+        for path, hidden in missing.items():
+            hidden.rename(path)
+    finally:
+        for hidden in missing.values():
+            _remove(hidden)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def _holds(folder: Path, named: dict[str, Frame], kind: int) -> bool:
+    """Whether a folder holds these masks and nothing else."""
+    if not folder.is_dir() or {p.name for p in folder.iterdir()} != {f"{s}.png" for s in named}:
+        return False
+    try:
+        return all(
+            np.array_equal(read_mask(folder / f"{stem}.png"), frame.draw()[kind] > 0)
+            for stem, frame in named.items()
+        )
+    except InputError:  # one of them is no image
+        return False
+
+
+def find_absent(frames: Frames, target: Path, places: Places) -> list[str]:
+    """Sequences of which `target` seems to hold no frames; none if it holds no folders at all.
+
+    A folder of the sequence's name counts, there or one folder below, that holds more than masks.
+    """
+
+    def others(folder: Path, pattern: str) -> list[Path]:
+        return [p for p in folder.glob(pattern) if p not in places and not p.name.startswith(".")]
+
+    folders = (p for p in others(target, "*") + others(target, "*/*") if p.is_dir())
+    held = {folder.name for folder in folders if others(folder, "*")}
+    return [sequence for sequence in frames if held and sequence not in held]
 
 
 def frame_size(value: str) -> tuple[int, int]:
@@ -224,14 +276,22 @@ def build_parser() -> Parser:
 
 def main() -> None:
     options = build_parser().parse_args()
-    if options.masks == options.centroids:
-        raise InputError("--masks and --centroids are the same; they need folders of their own")
+    masks, centroids = Path(options.masks), Path(options.centroids)
+    if masks == centroids or masks in centroids.parents or centroids in masks.parents:
+        raise InputError("--masks and --centroids: they need folders of their own, side by side")
     frames = collect(options.source, options.size, options.frames, options.sequence_part)
     target = writable_folder(options.target, "choose another DST")
-    write_masks(frames, target, (options.masks, options.centroids))
+    places = mask_places(frames, target, (options.masks, options.centroids))
+    absent = find_absent(frames, target, places)
+    with locked(target):
+        write_masks(frames, places)
     named = [frame for of_sequence in frames.values() for frame in of_sequence.values()]
     boxes = sum(len(frame.boxes) for frame in named)
     print(f"wrote {target}: {boxes} boxes in {len(named)} frames of {len(frames)} sequences")
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        names = ", ".join(absent[:3]) + more
+        print(f"warning: {target}: holds no folder of the sequence {names}", file=sys.stderr)
 
 
 if __name__ == "__main__":

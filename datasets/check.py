@@ -2,7 +2,8 @@
 
     python -m datasets.check --dataset NUDT-MIRSDT --datapath DIR
 
-Exit status 0 if all is well, 2 if there are faults.
+A split whose list is not there is named and passed over. Exit status 0 if all is well, 2 if there
+are faults or no split at all.
 """
 
 from __future__ import annotations
@@ -137,20 +138,19 @@ def _size(shape: tuple[int, int]) -> str:
 
 def check_dataset(layout: Layout, root: Path) -> tuple[list[tuple[str, ...]], list[str]]:
     """Rows of the table and all faults. Raises InputError if no split can be opened."""
-    rows, faults, names = [], [], {}
+    rows, faults, missing, names = [], [], [], {}
     for split in layout.lists:
         try:
             names[split] = list_sequences(layout, root, split)
         except InputError as error:
-            # Without lists a split may be empty; a list beyond these two may be absent.
-            if layout.lists_required and split in ("train", layout.evaluation_split):
-                faults.append(str(error))
+            listed = (root / layout.list_of(split)).is_file()
+            (faults if listed else missing).append(str(error))
             continue
         found = check_split(layout, root, split)
         rows.append(found.row(split))
         faults += found.faults
     if not rows:
-        raise InputError(faults[0] if faults else f"{root}: no sequences of {layout.name}")
+        raise InputError((faults + missing)[0])
     if (root / layout.list_of("train")).is_file():
         faults += _shared_with_training(layout, root, names)
     return rows, faults
@@ -184,6 +184,9 @@ def main() -> None:
     rows, faults = check_dataset(layout, options.datapath)
     print(f"{layout.name} at {options.datapath}\n")
     print(text_table([COLUMNS, *rows]))
+    unread = [split for split in layout.lists if split not in {row[0] for row in rows}]
+    if unread:
+        print(f"\nnothing to read of the splits: {', '.join(unread)}")
     if faults:
         print(f"\n{len(faults)} fault(s):")
         print("\n".join(f"  {fault}" for fault in faults))

@@ -5,6 +5,8 @@
 A DIR holds `<sequence>/images/`, as simulated sets and folders of real clips do. One curve a DIR
 (with --each, one a sequence): the histogram of grey levels, the spatial power spectrum (mean over
 directions), and the autocorrelation of a pixel's temporal profile, averaged over its sequences.
+These are all that lie in DIR, whatever its lists say; masks are not needed. Levels of 16 bit are
+divided by 256, so that simulated sets of both depths compare.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from datasets.layouts import find_layout
+from datasets.layouts import Layout
 from datasets.sequences import Sequence, open_split
-from utils.errors import run_command
+from utils.errors import InputError, run_command
 from utils.files import written_whole
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
 
 LEVELS = np.arange(-4, 4.01, 0.1)  # of grey levels, in standard deviations from the mean
 FREQUENCIES = np.linspace(0, 0.5, 33)  # cycles a pixel
+# Frames alone, all there are: one split, of which there is no list.
+FRAMES = Layout("DIR", masks="", lists={"all": ""}, lists_required=False)
 
 
 class Statistics(NamedTuple):
@@ -61,6 +65,13 @@ def temporal_autocorrelation(frames: np.ndarray, lags: int) -> np.ndarray:
     covariance = [np.mean(profiles[: T - lag] * profiles[lag:]) for lag in range(min(lags, T))]
     with np.errstate(invalid="ignore"):
         return np.array(covariance) / covariance[0]
+
+
+def open_folder(root: Path) -> list[Sequence]:
+    """Every sequence under `root`, without masks; InputError if there are none."""
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; DIR is a folder of sequences")
+    return open_split(FRAMES, root, "all")
 
 
 def measure(sequence: Sequence, frames: int, lags: int) -> Statistics:
@@ -135,9 +146,8 @@ def build_parser() -> Parser:
 
 def main() -> None:
     options = build_parser().parse_args()
-    layout = find_layout("Folder")
     names = name_curves(options.data)
-    opened = {name: open_split(layout, path, "test") for path, name in names.items()}
+    opened = {name: open_folder(path) for path, name in names.items()}
     measured: dict[str, list[Statistics]] = {}
     with progress(sum(map(len, opened.values())), "sequence", "measure") as bar:
         for name, sequences in opened.items():

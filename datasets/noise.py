@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from datasets.images import write_image
 from datasets.layouts import Layout, find_layout, layout_names
 from datasets.sequences import Sequence, list_sequences, open_sequence
+from datasets.unfinished import unfinished
 from utils.errors import InputError, run_command
 from utils.files import writable_folder
 from utils.logs import progress
@@ -153,8 +153,8 @@ def write_dataset(source: Path, target: Path, layout: Layout, noise: Noise, work
     """Write the noisy copy, in a hidden folder beside `target` until it is whole; what it holds."""
     sequences = find_sequences(layout, source)
     frames = {path for sequence in sequences for path in sequence.frame_paths}
-    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as hidden:
-        copy = Path(hidden) / target.name
+    with unfinished(target.with_name(f".{target.name}-unfinished")) as hidden:
+        copy = hidden / target.name
         others = copy_others(source, copy, frames)
         write = partial(write_noisy, source=source, copy=copy, noise=noise)
         with (
@@ -188,7 +188,7 @@ def build_parser() -> Parser:
         "--seed", type=number_above(0, int, or_equal=True), default=0, help="same seed, same bytes"
     )
     parser.add_argument(
-        "--workers", type=number_above(0, int), default=os.cpu_count(), metavar="N",
+        "--workers", type=number_above(0, int, most=1024), default=os.cpu_count(), metavar="N",
         help="processes; by default one a core",
     )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -3,7 +3,7 @@
     python -m datasets.preview --dataset NUDT-MIRSDT --datapath DIR --out DIR
 
 writes contact_sheet.png (a row a sequence) and preview.mp4 (the same sequences, one after the
-other) to --out.
+other) to --out. Sequences without masks are shown as they are.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def main() -> None:
     options = build_parser().parse_args()
     layout = find_layout(options.dataset)
     split = options.split or layout.evaluation_split
-    opened = open_split(layout, options.datapath, split)
+    opened = open_split(layout, options.datapath, split, masks_mixed=True)
     chosen = [opened[i] for i in _spread(len(opened), options.sequences)]
     out = writable_folder(options.out, "choose another --out")
     title = f"{layout.name}, {split}: {len(chosen)} of {len(opened)} sequences"

@@ -92,7 +92,11 @@ class Sequence:
 
 
 def open_split(
-    layout: Layout, root: str | Path, split: str, masks_due: bool = False
+    layout: Layout,
+    root: str | Path,
+    split: str,
+    masks_due: bool = False,
+    masks_mixed: bool = False,
 ) -> list[Sequence]:
     """The sequences of a split, in the order of its list.
 
@@ -100,6 +104,7 @@ def open_split(
         layout: where things lie under `root`.
         split: one of the layout's lists.
         masks_due: whether sequences without masks are an error (training).
+        masks_mixed: whether some may lack masks though others have them (looking).
 
     Raises InputError for a missing folder, list or sequence, an empty one, and masks that do not
     pair with the frames.
@@ -113,7 +118,7 @@ def open_split(
             raise InputError(faults[0] + more)
         sequences.append(sequence)
     without = [s.name for s in sequences if not s.has_masks]
-    if without and (masks_due or len(without) < len(sequences)):
+    if without and (masks_due or (len(without) < len(sequences) and not masks_mixed)):
         wanted = mask_folder(layout, root, split, without[0], layout.masks)
         raise InputError(f"{wanted}: no masks for {without[0]}, where masks are due")
     return sequences
@@ -153,6 +158,10 @@ def list_sequences(layout: Layout, root: str | Path, split: str) -> list[str]:
     others = [root / other for s, other in layout.lists.items() if s != split]
     taken = {name for other in others if other.is_file() for name in _read_list(other)}
     names = [name for name in _sequences_on_disk(layout, root, split) if name not in taken]
+    if not names and taken:
+        raise InputError(
+            f"{root}: no {split} sequences: other lists name them all; choose another split"
+        )
     if not names:
         raise InputError(f"{root}: no sequences found; expected {root / layout.frames}")
     return names
@@ -224,12 +233,14 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _sequences_on_disk(layout: Layout, root: Path, split: str) -> list[str]:
-    """Names for which the layout's frame folder exists and holds an image."""
+    """Names for which the layout's frame folder exists and holds an image; hidden ones do not
+    count: a run that was killed may have left them."""
     before, _, after = layout.frames.format(
         sequence="\0", folder=layout.folders.get(split, split)
     ).partition("\0")
     base = root / before
-    candidates = sorted((p for p in base.glob("*") if p.is_dir()), key=natural_order)
+    shown = (p for p in base.glob("*") if p.is_dir() and not p.name.startswith("."))
+    candidates = sorted(shown, key=natural_order)
     return [p.name for p in candidates if _images_in(Path(f"{p}{after}"))]
 
 

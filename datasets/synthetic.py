@@ -16,7 +16,6 @@ import csv
 import io
 import os
 import re
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +25,16 @@ import numpy as np
 
 from datasets.images import write_image
 from datasets.simulator import FAMILIES, PRESETS, Simulated, read_recipe, simulate
+from datasets.unfinished import unfinished
 from utils.errors import InputError, run_command
-from utils.files import locked, writable_folder, write_text
+from utils.files import writable_folder, write_text
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
 from utils.processes import in_processes
 
 SPLITS = ("train", "test")
+UNFINISHED = ".unfinished-simulation"  # folder below --out, until all is made
+PIXELS = 2**34  # of a sequence; its frames and masks take three bytes each in memory, or four
 TRUTH_COLUMNS = (
     *("sequence", "frame", "target", "x", "y", "sigma", "snr", "speed"),
     "temporal_snr",
@@ -66,70 +68,86 @@ def make_sequence(job: Job, out: Path, frames: int, size: int, seed: int, recipe
 
 
 def write_sequence(folder: Path, simulated: Simulated) -> None:
-    """PNGs under images, masks and masks_centroid; the folder appears when it is whole."""
-    temporary = folder.with_name(f".{folder.name}")
+    """PNGs under images, masks and masks_centroid."""
     kinds = {
         "images": simulated.frames,
         "masks": simulated.masks * np.uint8(255),
         "masks_centroid": simulated.centroids * np.uint8(255),
     }
     for kind, stack in kinds.items():
-        (temporary / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True)
         for number, image in enumerate(stack, start=1):
-            write_image(temporary / kind / f"{number:05d}.png", image)
-    temporary.rename(folder)
+            write_image(folder / kind / f"{number:05d}.png", image)
 
 
 def write_dataset(
     out: Path, train: int, test: int, frames: int, size: int, seed: int, recipe: dict, workers: int
 ) -> None:
-    """Simulate and write a whole data set; the lists come last, so a torn one is never read.
+    """Simulate and write a whole data set, which then takes the place of the one in `out`.
 
     Raises InputError, and leaves all as it is, if `out` holds anything but a data set of ours or
     another process writes to it.
     """
+    former_set(out)
     jobs = plan(train, test)
-    make = partial(make_sequence, out=out, frames=frames, size=size, seed=seed, recipe=recipe)
     truth = io.StringIO()
     writer = csv.writer(truth, lineterminator="\n")
     writer.writerow(TRUTH_COLUMNS)
-    with locked(out):
-        clear(out)
-        write_text(out / "truth.csv", truth.getvalue())  # marks the folder as ours
+    with unfinished(out / UNFINISHED) as made:
+        make = partial(make_sequence, out=made, frames=frames, size=size, seed=seed, recipe=recipe)
         with (
             progress(len(jobs) * frames, "frame", "simulate") as bar,
-            in_processes(make, jobs, workers) as made,
+            in_processes(make, jobs, workers) as results,
         ):
-            for rows in made:
+            for rows in results:
                 writer.writerows(rows)
                 bar.update(frames)
-        write_text(out / "truth.csv", truth.getvalue())
+        write_text(made / "truth.csv", truth.getvalue())
         for split in SPLITS:
             names = [job.name for job in jobs if job.split == split]
             lines = [f"{name}/{f:05d}.png\n" for name in names for f in range(1, frames + 1)]
             if lines:
-                write_text(out / f"{split}.txt", "".join(lines))
+                write_text(made / f"{split}.txt", "".join(lines))
+        replace_set(made, out, [job.name for job in jobs])
 
 
-def clear(out: Path) -> None:
-    """Remove the lists and sequences of a data set that this command wrote, whole or torn.
+def former_set(out: Path) -> list[Path]:
+    """The lists and sequences in `out` of a data set that this command wrote, lists first.
 
     Raises InputError for a folder that holds anything else, by the header of its truth.csv.
     """
     mark = out / "truth.csv"
     header = mark.read_bytes().partition(b"\n")[0].strip() if mark.is_file() else None
-    if header != ",".join(TRUTH_COLUMNS).encode() and any(out.iterdir()):
+    places = [place for place in out.iterdir() if place.name != UNFINISHED]
+    if places and header != ",".join(TRUTH_COLUMNS).encode():
         raise InputError(f"{out}: not empty and no simulated data set; choose another --out")
-    for split in SPLITS:
-        (out / f"{split}.txt").unlink(missing_ok=True)
-    for place in out.iterdir():
-        if re.fullmatch(r"\.?Sequence[1-9]\d*", place.name) and not place.is_symlink():
-            shutil.rmtree(place)
+    lists = [path for split in SPLITS if (path := out / f"{split}.txt").is_file()]
+    pattern = re.compile(r"\.?Sequence[1-9]\d*")  # with a dot: left by a run that was killed
+    sequences = [place for place in places if pattern.fullmatch(place.name)]
+    for path in sequences:
+        if not path.is_dir():
+            raise InputError(f"{path}: is no folder of a sequence; move it away")
+    return lists + sequences
+
+
+def replace_set(made: Path, out: Path, sequences: list[str]) -> None:
+    """Put a data set in the place of the one in `out`, which ends up below `made`.
+
+    The lists go first and come last, so that a torn set is never read; truth.csv, which marks the
+    folder as ours, is there all the time.
+    """
+    former = made / "former"
+    former.mkdir()
+    for place in former_set(out):
+        place.rename(former / place.name)
+    lists = [path.name for split in SPLITS if (path := made / f"{split}.txt").is_file()]
+    for name in ("truth.csv", *sequences, *lists):
+        (made / name).rename(out / name)
 
 
 def build_parser() -> Parser:
     parser = Parser(prog="python -m datasets.synthetic", description=__doc__)
-    count = number_above(0, int, or_equal=True)
+    count = number_above(0, int, or_equal=True, most=100_000)
     parser.add_argument("--out", type=folder, required=True, help="folder to write")
     parser.add_argument(
         "--preset", default="nudt", metavar="NAME",
@@ -141,15 +159,19 @@ def build_parser() -> Parser:
     parser.add_argument("--train", type=count, default=80, help="training sequences")
     parser.add_argument("--test", type=count, default=20, help="test sequences")
     parser.add_argument(
-        "--frames", type=number_above(0, int), default=100, help="frames a sequence"
+        "--frames", type=number_above(0, int, most=100_000), default=100, help="frames a sequence"
     )
     parser.add_argument(
-        "--size", type=number_above(15, int), default=256, help="height and width in pixels"
-    )
-    parser.add_argument("--seed", type=count, default=0, help="same seed, same bytes")
+        "--size", type=number_above(15, int, most=8192), default=256,
+        help="height and width in pixels",
+    )  # fmt: skip
     parser.add_argument(
-        "--workers", type=count, default=os.cpu_count() or 1, help="processes; changes no byte"
+        "--seed", type=number_above(0, int, or_equal=True), default=0, help="same seed, same bytes"
     )
+    parser.add_argument(
+        "--workers", type=number_above(0, int, or_equal=True, most=1024),
+        default=os.cpu_count() or 1, help="processes; changes no byte",
+    )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -161,6 +183,11 @@ def main() -> None:
         recipe["scene"]["families"] = {options.scene: 1}
     if options.train + options.test < 1:
         raise InputError("--train 0 --test 0: nothing to simulate")
+    if options.frames * options.size**2 > PIXELS:
+        raise InputError(
+            f"--frames {options.frames} --size {options.size}: a sequence is held in memory, with "
+            f"room for {PIXELS // options.size**2} frames of this size at most"
+        )
     out = writable_folder(options.out, "choose another --out")
     write_dataset(
         out, options.train, options.test, options.frames, options.size, options.seed, recipe,

@@ -200,14 +200,16 @@ def add_run(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def add_optimisation(parser: Parser, schedules: tuple[str, ...]) -> None:
+def add_optimisation(
+    parser: Parser, optimizers: tuple[str, ...], schedules: tuple[str, ...]
+) -> None:
     """Optimiser, learning rate and seed, spelled as published."""
     group = parser.add_argument_group("optimisation")
     group.add_argument(
         "--epoch", type=number_above(0, int), default=32,
         help="epochs to train; published: 32, 40 on SatVideoIRSDT",
     )  # fmt: skip
-    group.add_argument("--optimizer", choices=("Adam", "SGD"), default="Adam", help="which")
+    group.add_argument("--optimizer", choices=optimizers, default=optimizers[0], help="which")
     group.add_argument(
         "--learning_rate", type=number_above(0), default=0.001, help="its highest value"
     )

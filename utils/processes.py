@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
         return
     with ProcessPoolExecutor(min(workers, len(items)), initializer=_end_with_main) as pool:
         try:
-            yield pool.map(make, items)
+            results = deque(pool.submit(make, item) for item in items)
+            yield (results.popleft().result() for _ in items)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # None is cancelled, as pool.map does: Python 3.11 would print a traceback about those
+            # that are when the processes end.
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise

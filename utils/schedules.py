@@ -1,10 +1,25 @@
-"""Learning rates as a function of where training stands, so that nothing has to be restored."""
+"""The optimiser, and its learning rate as a function of where training stands: nothing of a
+schedule has to be restored."""
 
 import math
+
+import torch
+from torch import nn
 
 FLOOR = 1e-5  # the published schedule never goes below
 RISE = 0.3  # share of all steps over which one_cycle goes up
 SCHEDULES = ("step", "one_cycle")
+OPTIMIZERS = ("Adam", "SGD")
+
+
+def build_optimizer(
+    name: str, network: nn.Module, rate: float, decay: float
+) -> torch.optim.Optimizer:
+    """One of OPTIMIZERS as published: Adam, or SGD with momentum 0.9, and weight decay."""
+    settings = {"lr": rate, "weight_decay": decay}
+    if name == "SGD":
+        return torch.optim.SGD(network.parameters(), momentum=0.9, **settings)
+    return torch.optim.Adam(network.parameters(), betas=(0.9, 0.999), **settings)
 
 
 def learning_rate(

@@ -13,9 +13,11 @@ from datasets.simulator.draws import draw, largest
 from datasets.simulator.scenes import build_scene
 from datasets.simulator.targets import REACH, Target, draw_targets, spot
 from datasets.simulator.views import BORDER, Views, exposure_times
+from utils.errors import InputError
 
 MASK_LEVEL = 0.3  # a mask holds the pixels above this share of the spot's highest
 LOCAL_RADIUS = 10  # the local background of a target reaches this far, in pixels
+WIDEST = 16384  # pixels of the picture of a scene: 2 GB a layer and more
 SEEN = 0.25  # a target that shows less of its light is hidden: no row, no mask
 
 
@@ -87,6 +89,12 @@ def simulate(size: int, frames: int, recipe: dict, rng: np.random.Generator) -> 
     middle = (frames - 1) / 2
     travel = np.abs(path).max() + largest(recipe["scene"]["layer_speed"]) * (middle + 1)
     margin = math.ceil(travel + np.abs(velocity).max() + REACH * optics) + BORDER
+    if size + 2 * margin > WIDEST:
+        raise InputError(
+            f"camera and layers move {travel:.0f} pixels in {frames} frames, too far for one "
+            f"picture of the scene (at most {WIDEST} wide): lower --frames, --size, or pan, drift "
+            "and layer_speed of the recipe"
+        )
     layers = build_scene(size, margin, recipe["scene"], rng, optics)
     views = Views(layers, margin, size, middle)
     targets = draw_targets(size, frames, optics, recipe["targets"], rng)

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -140,13 +141,71 @@ def test_what_is_there_is_left_alone(tmp_path, run_main):
     assert names(tmp_path / "out") == ["masks_centroid/DJI_0022_2/mine.png"]
 
 
-def test_interrupted_it_leaves_no_torn_folder(tmp_path, run_main, monkeypatch):
-    def interrupted(self):
-        raise KeyboardInterrupt
+def two_sequences(tmp_path, box="1,1,2,2"):
+    path = tmp_path / "boxes.csv"
+    path.write_text(HEADER + f"s0,1,{box}\ns1,1,4,0,1,1\n")
+    return path, tmp_path / "out", "--size", "6x8"
 
-    monkeypatch.setattr(boxes.Frame, "draw", interrupted)
-    assert run_main(boxes.main, coco(tmp_path), tmp_path / "out")[0] == 130
-    assert [p.name for p in (tmp_path / "out").rglob("*")] == ["masks"]
+
+WHOLE = [f"{kind}/{s}/1.png" for kind in ("masks", "masks_centroid") for s in ("s0", "s1")]
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_run_that_fails_leaves_no_masks_and_can_be_run_again(
+    tmp_path, run_main, monkeypatch, failing
+):
+    """Interrupted or out of space at any of the four masks; annotations mended meanwhile."""
+    error = KeyboardInterrupt if failing % 2 else OSError(errno.ENOSPC, "No space left on device")
+    write, written = boxes.write_image, []
+
+    def fails(path, image):
+        written.append(path)
+        if len(written) > failing:
+            raise error
+        write(path, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(boxes, "write_image", fails)
+        status, _, err = run_main(boxes.main, *two_sequences(tmp_path, "0,0,1,1"))
+        assert status == (130 if failing % 2 else 1)
+        assert err.count("\n") == 1
+    assert names(tmp_path / "out") == []
+    assert run_main(boxes.main, *two_sequences(tmp_path))[0] == 0
+    assert names(tmp_path / "out") == WHOLE
+
+
+def test_a_run_that_was_killed_can_be_run_again(tmp_path, run_main):
+    """Killed while it wrote, or between the folders' appearances at the end."""
+    run, out = two_sequences(tmp_path), tmp_path / "out"
+    (out / "masks/.s0-unfinished").mkdir(parents=True)
+    (out / "masks/.s0-unfinished/9.png").write_bytes(b"torn")
+    assert run_main(boxes.main, *run)[::2] == (0, "")
+    assert names(out) == WHOLE
+    before = pixels(out / "masks/s0/1.png")
+    (out / "masks_centroid/s1").rename(out / "masks_centroid/.s1-unfinished")
+    assert run_main(boxes.main, *run)[::2] == (0, "")
+    assert names(out) == WHOLE
+    assert pixels(out / "masks/s0/1.png") == before
+    status, _, err = run_main(boxes.main, *two_sequences(tmp_path, "0,0,1,1"))  # other masks now
+    assert status == 2
+    assert "masks/s0: is there already" in err
+    assert pixels(out / "masks/s0/1.png") == before
+
+
+def test_sequences_without_frames_are_named(tmp_path, run_main):
+    write_frames(tmp_path / "out/train/s1/images", 1)
+    for _ in range(2):  # the masks of the first run are no frames
+        status, _, err = run_main(boxes.main, *two_sequences(tmp_path))
+        assert status == 0
+        assert err == f"warning: {tmp_path}/out: holds no folder of the sequence s0\n"
+
+
+def test_without_a_folder_in_the_name_voc_takes_that_of_the_file_then_the_one_it_says(tmp_path):
+    voc(tmp_path / "xml/s1/deep/a.xml")
+    top = voc(tmp_path / "xml/b.xml", name="00004.png")
+    assert sorted(boxes.collect(tmp_path / "xml")) == ["s1", "xml"]
+    top.write_text(top.read_text().replace("<filename>", "<folder>s2</folder><filename>"))
+    assert sorted(boxes.collect(tmp_path / "xml")) == ["s1", "s2"]
 
 
 def refused(run_main, tmp_path, source, *options) -> str:
@@ -187,6 +246,7 @@ IMAGE = {"id": 7, "file_name": "s/0.png", "width": 8, "height": 6}
         ([IMAGE | {"file_name": "s/.."}], None, "is no file name of a frame"),
         ([IMAGE | {"file_name": "s/\0.png"}], None, "is no file name of a frame"),
         ([IMAGE | {"file_name": ""}], None, "is no file name of a frame"),
+        ([IMAGE, IMAGE | {"file_name": "s/1.png"}], None, "'s/1.png' has the id 7, as 's/0.png'"),
         ([IMAGE, IMAGE | {"id": 8, "file_name": "s/1/0.png"}], None, "a second frame s/0;"),
     ],
 )
@@ -248,7 +308,8 @@ def test_wrong_voc_boxes_are_one_line(tmp_path, run_main):
         (HEADER, (), "names no frames"),
         (HEADER + "a,1,1,1,2,2\n", (), "line 2: the size of the frame is missing; give --size"),
         (HEADER + "a,1,1,1,2,2\na,1,1,x,2,2\n", ("--size", "6x8"), "line 3: y: expected a number"),
-        (HEADER + "a,1,1\n", ("--size", "6x8"), "line 2: y: expected a number"),
+        (HEADER + "a,1\n", ("--size", "6x8"), "line 2: expected 6 cells, as in the header"),
+        (HEADER + "a,1,1,1,2,2,9\n", ("--size", "6x8"), "line 2: expected 6 cells"),
         (HEADER + "a,1,9,1,2,2\n", ("--size", "6x8"), "line 2: the box of 2 x 2 pixels at (9, 1)"),
         (HEADER + ",1,1,1,2,2\n", ("--size", "6x8"), "line 2: sequence and frame must be plain"),
         (HEADER + "../a,1,1,1,2,2\n", ("--size", "6x8"), "line 2: sequence and frame must be"),
@@ -270,7 +331,8 @@ def test_wrong_options_are_one_line(tmp_path, run_main):
     assert "expected .json, .xml, .csv" in refused(run_main, tmp_path, tmp_path / "x.txt")
     for option in (
         ("--size", "6"), ("--size", "0x8"), ("--frames", 0), ("--masks", "masks"),
-        ("--masks", "{sequence}/{x}"), ("--masks", "masks_centroid/{sequence}"),
+        ("--masks", "{sequence}/{x}"), ("--size", "32769x1"),
+        ("--masks", "masks_centroid/{sequence}/x"), ("--masks", "masks_centroid/{sequence}"),
     ):  # fmt: skip
         status, _, err = run_main(boxes.main, coco(tmp_path), tmp_path / "out", *option)
         assert (status, err.count("\n")) == (2, 1)

@@ -24,6 +24,25 @@ def test_a_whole_data_set_is_counted(folder, run_main):
     assert "no faults" in out
 
 
+def test_the_splits_there_are_are_checked(folder, run_main):
+    """As of a set simulated with --train 0, or --test 0."""
+    for split, other in (("test", "train"), ("train", "test")):
+        write_list(folder / f"{split}.txt", "s1", "s2")
+        status, out, err = run_main(check.main, "--dataset", "Synthetic", "--datapath", folder)
+        assert (status, err) == (0, "")
+        assert f"nothing to read of the splits: {other}\n" in out
+        assert out.splitlines()[4].split()[:3] == [split, "2", "40"]
+        (folder / f"{split}.txt").unlink()
+    status, _, err = run_main(check.main, "--dataset", "Synthetic", "--datapath", folder)
+    assert status == 2
+    assert "train.txt: no such list" in err
+    write_list(folder / "test.txt", "s1")
+    write_list(folder / "train.txt", "")
+    status, out, _ = run_main(check.main, "--dataset", "Synthetic", "--datapath", folder)
+    assert status == 2
+    assert "train.txt: the list is empty" in out
+
+
 def test_every_fault_is_named_by_path(folder, run_main):
     (folder / "s1/images/00004.png").unlink()
     (folder / "s1/images/00007.png").write_bytes(b"no image")

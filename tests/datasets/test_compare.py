@@ -75,6 +75,16 @@ def test_folders_named_alike_and_sequences_have_curves_of_their_own(tmp_path, ru
     assert {name: len(s) for name, s in drawn.items()} == {"other/s1": 1, "other/s2": 1}
 
 
+def test_every_sequence_is_read_whatever_the_lists_and_masks(tmp_path, run_main, drawn):
+    """As of a set simulated with --test 0, and one clip of several with masks."""
+    for name in ("s1", "s2", "s3", ".Sequence4"):
+        write_frames(tmp_path / "set" / name / "images", 3)
+    write_frames(tmp_path / "set/s1/masks", 2)
+    (tmp_path / "set/train.txt").write_text("s1\ns2\ns3\n")
+    assert run_main(compare.main, "--out", tmp_path / "compare.png", tmp_path / "set")[0] == 0
+    assert {name: len(s) for name, s in drawn.items()} == {"set": 3}
+
+
 def test_16_bit_is_measured_in_levels_of_8(tmp_path, run_main, drawn):
     rng = np.random.default_rng(0)
     for number in range(1, 9):  # so dark that no level is above 255

@@ -12,6 +12,7 @@ from datasets.layouts import find_layout
 from datasets.sequences import open_split
 from tests.conftest import write_frames, write_image
 from tests.datasets.test_sequences import write_list
+from utils.files import locked
 from utils.processes import in_processes
 
 
@@ -182,6 +183,21 @@ def test_a_broken_run_leaves_nothing(tmp_path, run_main, monkeypatch, workers, d
     assert [p.name for p in tmp_path.iterdir()] == ["clean"]
 
 
+def test_what_a_killed_run_left_goes_but_not_what_a_running_one_makes(tmp_path, run_main):
+    write_frames(tmp_path / "clean/s1/images", 2)
+    torn = tmp_path / ".noisy-unfinished/noisy/s1/images"
+    torn.mkdir(parents=True)
+    (torn / "00009.png").write_bytes(b"torn")
+    with locked(tmp_path / ".noisy-unfinished"):
+        status, _, err = run_main(noise.main, tmp_path / "clean", tmp_path / "noisy")
+    assert status == 2
+    assert ".noisy-unfinished: another process" in err
+    assert (torn / "00009.png").exists()
+    assert run_main(noise.main, tmp_path / "clean", tmp_path / "noisy")[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clean", "noisy"]
+    assert len(contents(tmp_path / "noisy")) == 2
+
+
 @pytest.mark.parametrize(
     ("source", "target", "options", "said"),
     [
@@ -200,6 +216,7 @@ def test_a_broken_run_leaves_nothing(tmp_path, run_main, monkeypatch, workers, d
         ("clean", "new", ("--gain", "nan"), "of at least 0"),
         ("clean", "new", ("--seed", -1), "of at least 0"),
         ("clean", "new", ("--workers", 0), "whole number above 0"),
+        ("clean", "new", ("--workers", 99999999999), "--workers: '99999999999': expected a whole"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, run_main, source, target, options, said):

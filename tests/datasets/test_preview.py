@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -75,6 +77,15 @@ def test_no_masks_one_frame_and_a_share_of_the_sequences(tmp_path, run_main):
     assert len(read_video(tmp_path / "out/preview.mp4")) == 3
     sheet = cv2.imread(str(tmp_path / "out/contact_sheet.png"))
     assert not np.all(sheet == GREEN, axis=2).any()
+
+
+def test_some_clips_may_lack_masks(folder, run_main):
+    shutil.rmtree(folder / "s2/masks")
+    run = ("--datapath", folder, "--out", folder / "out")
+    assert run_main(preview.main, "--dataset", "Folder", *run)[::2] == (0, "")
+    assert len(read_video(folder / "out/preview.mp4")) == 10
+    sheet = cv2.imread(str(folder / "out/contact_sheet.png"))
+    assert np.all(sheet == GREEN, axis=2).any()
 
 
 def test_letterbox_places_grey_levels_and_boxes():

@@ -87,10 +87,14 @@ def test_folder_without_lists_takes_what_is_there(tmp_path):
     (tmp_path / "other").mkdir()
     layout = find_layout("Folder")
     assert list_sequences(layout, tmp_path, "test") == ["a", "b2", "b10"]
+    write_frames(tmp_path / ".Sequence3/images", 2)  # of a run that was killed
     write_list(tmp_path / "train.txt", "b2")
     assert list_sequences(layout, tmp_path, "train") == ["b2"]
     assert list_sequences(layout, tmp_path, "test") == ["a", "b10"]
     assert not any(s.has_masks for s in open_split(layout, tmp_path, "test"))
+    write_list(tmp_path / "train.txt", "a", "b2", "b10")
+    with pytest.raises(InputError, match="no test sequences: other lists name them all"):
+        list_sequences(layout, tmp_path, "test")
 
 
 def faulty(tmp_path, fault):

@@ -1,5 +1,6 @@
 import copy
 
+import cv2
 import numpy as np
 import pytest
 
@@ -44,6 +45,9 @@ def test_draws_follow_their_distribution():
         ("targets: {snr: [1, .inf]}", "expected a number"),
         ("targets: {snr: true}", "expected a number"),
         ("targets: {count: 3}", "choices from 0 to 1000"),
+        ("targets: {count: {100000000: 1}}", "choices from 0 to 1000"),
+        ("scene: {clutter: 1.0e+8}", "clutter: 100000000.0: expected a number .* from 0 to 100000"),
+        ("scene: {edges: [0, 100000000]}", "edges: .*from 0 to 1000"),
         ("targets: {count: {-1: 1}}", "choices from 0 to 1000"),
         ("targets: {count: {1.5: 1}}", "choices from 0 to 1000"),
         ("targets: {occluded: 1.5}", "from 0 to 1"),
@@ -143,6 +147,24 @@ def test_a_moving_camera_smears_the_scene_as_it_does_a_target():
         assert highest(positions) == pytest.approx(
             highest(np.linspace(-0.5, 0.5, 99) * motion), rel=0.05
         )
+
+
+@pytest.mark.parametrize("speed", [1.5, 10, 25.7, 60])
+def test_a_fast_target_is_one_streak(speed):
+    for heading in (0, 0.4, np.pi / 4):
+        step = speed * np.array([np.cos(heading), np.sin(heading)])
+        places = 50 + views.exposure_times(speed)[:, None] * step
+        assert np.hypot(*np.diff(places, axis=0).T).max() <= 0.5 + 1e-9
+        _, levels = targets.spot(places, 0.6, 0, 100)
+        mask = (levels > 0.3 * levels.max()).astype(np.uint8)
+        assert cv2.connectedComponents(mask)[0] - 1 == 1
+        assert mask.any(axis=0).sum() >= 0.8 * step[0]
+
+
+def test_a_scene_too_wide_for_memory_is_refused():
+    changed = recipe(camera__motion={"pan": 1}, camera__pan=10)
+    with pytest.raises(InputError, match=r"too far for one picture .*: lower --frames, --size"):
+        simulate(64, 2000, changed, RNG(0))
 
 
 def test_near_layers_hide_what_is_behind():

@@ -1,5 +1,9 @@
 import csv
+import errno
 import filecmp
+import signal
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -8,7 +12,8 @@ import pytest
 from datasets import synthetic
 from datasets.layouts import find_layout
 from datasets.sequences import open_split
-from utils.files import locked
+from datasets.unfinished import unfinished
+from utils.processes import in_processes
 
 
 def test_it_writes_what_the_layout_reads(simulated):
@@ -47,20 +52,68 @@ def test_same_seed_same_bytes_and_a_rerun_replaces(tmp_path, run_main):
     assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "c", files, shallow=False)[0] != files
 
 
-def test_interrupted_it_leaves_no_lists_and_can_be_run_again(tmp_path, run_main, monkeypatch):
-    size = ("--out", tmp_path / "a", "--train", 1, "--test", 1, "--frames", 2, "--size", 16)
-    size += ("--workers", 1)
-    run_main(synthetic.main, *size)
+def contents(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "write_sequence", interrupted)
-        assert run_main(synthetic.main, *size)[0] == 130
-    assert not (tmp_path / "a/test.txt").exists()
-    assert run_main(synthetic.main, *size)[0] == 0
-    assert (tmp_path / "a/test.txt").exists()
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_rerun_that_fails_leaves_the_set_as_it_is(
+    tmp_path, run_main, monkeypatch, error, failing
+):
+    run = (synthetic.main, "--out", tmp_path, "--train", 1, "--test", 1, *SMALL)
+    write, made = synthetic.write_sequence, []
+
+    def fails(*arguments):
+        made.append(write(*arguments))
+        if len(made) > failing:
+            raise error
+
+    def fail() -> dict[str, bytes]:
+        made.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(synthetic, "write_sequence", fails)
+            assert run_main(*run, "--seed", 3)[0] == (130 if error is KeyboardInterrupt else 1)
+        return contents(tmp_path)
+
+    assert fail() == {}
+    assert run_main(*run)[0] == 0
+    before = contents(tmp_path)
+    assert len(before) == 3 + 2 * 3 * 2
+    assert fail() == before
+    assert run_main(*run, "--seed", 3)[0] == 0
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path) != before
+
+
+def nap(seconds):
+    time.sleep(seconds)
+
+
+def test_interrupted_workers_say_nothing(monkeypatch):
+    """A thread of the pool printed a traceback beside the one line, now and then."""
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    for _ in range(10):
+        threading.Timer(0.05, signal.raise_signal, (signal.SIGINT,)).start()
+        with pytest.raises(KeyboardInterrupt), in_processes(nap, [0.002] * 200, 2) as made:
+            list(made)
+    assert not raised
+
+
+def test_what_a_killed_first_run_left_is_replaced(tmp_path, run_main):
+    (tmp_path / synthetic.UNFINISHED / "Sequence1/images").mkdir(parents=True)
+    (tmp_path / synthetic.UNFINISHED / "Sequence1/images/00009.png").touch()
+    run = (synthetic.main, "--out", tmp_path, "--train", 0, "--test", 1, *SMALL)
+    assert run_main(*run)[0] == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"Sequence1", "test.txt", "truth.csv"}
+    assert len(contents(tmp_path)) == 2 + 3 * 2
+    (tmp_path / "Sequence7").write_text("mine")
+    before = contents(tmp_path)
+    status, _, err = run_main(*run)
+    assert status == 2
+    assert "Sequence7: is no folder of a sequence" in err
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("header", [None, "sequence,frame\n", ""])
@@ -90,7 +143,7 @@ def test_fewer_sequences_leave_none_of_the_former_set(tmp_path, run_main):
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path, run_main):
-    with locked(tmp_path):
+    with unfinished(tmp_path / synthetic.UNFINISHED):
         status, _, err = run_main(synthetic.main, "--out", tmp_path, "--test", 1, *SMALL)
     assert status == 2
     assert str(tmp_path) in err
@@ -134,9 +187,16 @@ def test_the_scene_can_be_fixed_and_16_bit_read_back(tmp_path, run_main, monkeyp
         ("--seed", -2),
         ("--preset", "nutd"),
         ("--scene", "space"),
+        ("--workers", 99999999999),
+        ("--size", 99999999999),
+        ("--frames", 99999999999),
+        ("--train", 100000000),
+        ("--frames", 100000, "--size", 8192),
     ],
 )
 def test_bad_numbers_are_one_line(tmp_path, run_main, option):
     status, _, err = run_main(synthetic.main, "--out", tmp_path / "x", *option)
     assert status == 2
+    assert option[0].strip("-") in err
+    assert not (tmp_path / "x").exists()
     assert err.count("\n") == 1
