@@ -3,17 +3,20 @@
   python benchmark.py --model DeepPro --height 256 --width 256 --output out.json
 
 Three paths through the same weights take turns, so that a busy machine slows all of them alike:
-`plain`, the module as it is trained; `plain_tuned_allocator`, the same with freed memory kept;
-`prepared`, what the detector runs. Each is a process of its own, for the allocator is a process's
-own, and so is its peak of memory. A product of two 2048 x 2048 matrices takes its turn with them:
-what it reaches is the measure of the machine.
+`plain`, the module as it is trained, in fp32; `plain_tuned_allocator`, the same with freed memory
+kept; `prepared`, what the detector runs. What is timed is the network, from normalised frames to
+logits. Each is a process of its own, for the allocator is a process's own, and so is its peak of
+memory. A product of two 2048 x 2048 matrices in fp32 takes its turn with them: what it reaches is
+the measure of the machine.
 
   python benchmark.py --stream 10000 --height 512 --width 512 --output memory.png
 
 streams so many random frames through the detector instead, and draws the memory of the process.
 """
 
+import gc
 import multiprocessing
+import re
 import resource
 import time
 from multiprocessing.connection import Connection
@@ -28,17 +31,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine import load_network
 from models import PRECISIONS, Detector, build_network, network_names, prepare
+from models.windows import overlap
 from utils.devices import choose_device, set_up_arithmetic
-from utils.errors import InputError, leave_signals_to_main, run_command
-from utils.files import write_json
+from utils.errors import InputError, explain, run_command
+from utils.files import writable_folder, write_json
 from utils.logs import progress
 from utils.options import Parser, add_device, folder, number_above, one_of
 from utils.plots import plot_memory
+from utils.processes import end_with_main
 from utils.reports import text_table, versions
 from utils.runs import find_run
 
 PATHS = ("plain", "plain_tuned_allocator", "prepared")
-CHECKED = 64  # side of the frames that a path is compared on in float64
+CHECKED = (131, 143)  # size of the frames, of several tiles, that are compared in float64
+SIDE = 2048  # of the matrices
 
 
 class Setting(NamedTuple):
@@ -68,35 +74,35 @@ def build(setting: Setting) -> nn.Module:
 
 
 def build_path(path: str, setting: Setting):
-    """Normalised frames [T, H, W] to logits [T, H, W], one way or the other."""
-    network, dtype = build(setting).to(setting.device), PRECISIONS[setting.precision]
+    """Normalised frames [T, H, W] in fp32 to logits [T, H, W], one way or the other."""
+    network = build(setting).to(setting.device)
     if path == "prepared":
-        return prepare(network, dtype=dtype)
-    network = network.to(dtype)
+        dtype = PRECISIONS[setting.precision]
+        infer = prepare(network, dtype=dtype)
+        return lambda frames: infer(frames.to(dtype))
     return lambda frames: network(frames[None, None])[0]
 
 
 def serve(connection: Connection, path: str, setting: Setting) -> None:
     """One path in a process of its own: answers `window`, `peak` and `error`."""
-    leave_signals_to_main()
-    if path == "plain":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    else:
-        set_up_arithmetic()
-    infer = build_path(path, setting)
-    torch.manual_seed(1)
-    frames = torch.randn(setting.seqlen, setting.height, setting.width)
-    frames = frames.to(setting.device, PRECISIONS[setting.precision])
-    before = peak_memory(setting.device)
-    answers = {
-        "window": lambda: seconds(lambda: infer(frames), setting.device),
-        "peak": lambda: (peak_memory(setting.device) - before) / 2**20,
-        "error": lambda: probability_error(infer, setting),
-    }
-    connection.send("ready")
-    while (question := connection.recv()) != "end":
-        with torch.no_grad():
-            connection.send(answers[question]())
+    end_with_main()
+    set_up_arithmetic(keep_memory=path != "plain")
+    try:
+        infer = build_path(path, setting)
+        torch.manual_seed(1)
+        frames = torch.randn(setting.seqlen, setting.height, setting.width).to(setting.device)
+        before = start_of_peak(setting.device)
+        answers = {
+            "window": lambda: seconds(lambda: infer(frames), setting.device),
+            "peak": lambda: (peak_memory(setting.device) - before) / 2**20,
+            "error": lambda: probability_error(infer, setting),
+        }
+        connection.send("ready")
+        while (question := connection.recv()) != "end":
+            with torch.no_grad():
+                connection.send(answers[question]())
+    except Exception as error:  # whatever it is, the main process is to say it
+        connection.send(InputError(f"path {path!r}: {explain(error)[0].removeprefix('error: ')}"))
 
 
 def seconds(work, device: torch.device) -> float:
@@ -110,20 +116,31 @@ def seconds(work, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
+def start_of_peak(device: torch.device) -> int:
+    """The bytes that this process holds, from which on `peak_memory` looks for the most."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark begins anew
+    return resident_memory()
+
+
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held so far, on a GPU those of torch's allocator."""
+    """The most bytes held since `start_of_peak`, on a GPU those of torch's allocator."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 def probability_error(infer, setting: Setting) -> float:
     """The largest difference in probability from the plain module in float64."""
     torch.manual_seed(2)
-    H, W = min(CHECKED, setting.height), min(CHECKED, setting.width)
+    H, W = min(CHECKED[0], setting.height), min(CHECKED[1], setting.width)
     frames = torch.randn(setting.seqlen, H, W)
     exact = build(setting).double()(frames.double()[None, None])[0].sigmoid()
-    logits = infer(frames.to(setting.device, PRECISIONS[setting.precision]))
+    logits = infer(frames.to(setting.device))
     return (logits.double().cpu().sigmoid() - exact).abs().max().item()
 
 
@@ -146,14 +163,20 @@ def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
         processes[-1].start()
         theirs.close()
         ask(lines[path], path)
-    side, rates, times = 2048, [], {path: [] for path in paths}
-    matrix = torch.randn(side, side, device=setting.device)
+    rates, times = [], {path: [] for path in paths}
+    matrix = torch.randn(SIDE, SIDE, device=setting.device)
     with progress((repeats + 1) * len(paths), "window", "measure") as bar:
         for repeat in range(repeats + 1):
             for path in paths:
-                rates.append(2 * side**3 / seconds(lambda: matrix @ matrix, setting.device))
+                rate = (
+                    6
+                    * SIDE**3
+                    / seconds(lambda: [matrix @ matrix for _ in range(3)], setting.device)
+                )
                 spent = ask(lines[path], path, "window")
-                times[path] += [spent] if repeat else []
+                if repeat:  # the first is to warm up
+                    rates.append(rate)
+                    times[path].append(spent)
                 bar.update()
     network = build(setting)
     macs, parameters = (
@@ -166,15 +189,16 @@ def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
         rows.append(
             {
                 "path": path,
-                "fps": setting.seqlen / spent,
+                "fps": (setting.seqlen - overlap(setting.seqlen)) / spent,
                 "ms_per_window": 1e3 * spent,
                 "peak_memory_mb": ask(lines[path], path, "peak"),
                 "max_probability_error": ask(lines[path], path, "error"),
                 "share_of_matmul_rate": 2 * macs * setting.seqlen / spent / median(rates),
-                "times_plain": median(times[paths[0]]) / spent,
+                "times_plain": median(times["plain"]) / spent if "plain" in paths else None,
                 "macs_per_frame": macs,
                 "parameters": parameters,
                 "matmul_gflops": median(rates) / 1e9,
+                "device": str(setting.device),
             }
         )
         lines[path].send("end")
@@ -207,12 +231,15 @@ def ask(line: Connection, path: str, question: str | None = None):
     try:
         if question:
             line.send(question)
-        return line.recv()
+        answer = line.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise InputError(
             f"the process of path {path!r} ended (see above); out of memory? try smaller frames, "
             "or leave it out with --paths"
         ) from None
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
 
 
 def build_parser() -> Parser:
@@ -220,13 +247,16 @@ def build_parser() -> Parser:
     group = parser.add_argument_group("network")
     names = network_names()
     group.add_argument(
-        "--model", type=one_of("model", names), default=names[0], metavar="NAME",
-        help=", ".join(names),
+        "--model", type=one_of("model", names), metavar="NAME",
+        help=f"{', '.join(names)}; default: {names[0]}",
     )  # fmt: skip
-    group.add_argument("--weights", type=folder, metavar="RUN", help="of a run; default: random")
     group.add_argument(
-        "--seqlen", type=number_above(0, int), default=40, metavar="T", help="frames"
+        "--weights", type=folder, metavar="RUN", help="folder of a run, in place of --model"
     )
+    group.add_argument(
+        "--seqlen", type=number_above(0, int), metavar="T",
+        help="frames in a window; default: the run's, or else 40",
+    )  # fmt: skip
     group.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="arithmetic")
     group = parser.add_argument_group("measurement")
     size = {"type": number_above(3, int), "default": 256}
@@ -235,7 +265,7 @@ def build_parser() -> Parser:
     group.add_argument("--repeats", type=number_above(0, int), default=5, help="windows a path")
     group.add_argument(
         "--paths", nargs="+", choices=PATHS, default=list(PATHS),
-        help="which to measure; the first is what the others are compared with",
+        help="which to measure",
     )  # fmt: skip
     group.add_argument(
         "--stream", type=number_above(0, int), metavar="FRAMES",
@@ -251,15 +281,13 @@ def build_parser() -> Parser:
 
 def show(about: dict, rows: list[dict]) -> None:
     """The rows as a table, and what they were measured on."""
-    heading = ("path", "ms a window", "frames/s", "x", "of matmul", "peak MB", "error")
-    table = [
-        (
-            row["path"], f"{row['ms_per_window']:.0f}", f"{row['fps']:.1f}",
-            f"{row['times_plain']:.1f}", f"{row['share_of_matmul_rate']:.2f}",
-            f"{row['peak_memory_mb']:.0f}", f"{row['max_probability_error']:.1e}",
-        )
-        for row in rows
-    ]  # fmt: skip
+    heading = ("path", "ms a window", "frames/s", "x plain", "of matmul", "peak MB", "error")
+    table = []
+    for row in rows:
+        ratio = f"{row['times_plain']:.1f}" if row["times_plain"] else ""
+        figures = (f"{row['ms_per_window']:.0f}", f"{row['fps']:.1f}", ratio)
+        share, error = f"{row['share_of_matmul_rate']:.2f}", f"{row['max_probability_error']:.1e}"
+        table.append((row["path"], *figures, share, f"{row['peak_memory_mb']:.0f}", error))
     print(text_table([heading, *table]))
     print(
         f"{about['model']}, {rows[0]['parameters']:,} parameters, "
@@ -274,13 +302,18 @@ def main() -> None:
     options = build_parser().parse_args()
     device = choose_device(options.device, options.gpu)
     set_up_arithmetic()
+    if options.output:
+        writable_folder(options.output.parent, "name another file with --output")
     if options.stream and (not options.output or options.output.suffix != ".png"):
         raise InputError("--stream draws a picture: give --output FILE.png")
-    model = options.model
+    model, seqlen = options.model or network_names()[0], options.seqlen or 40
     if options.weights:
-        model = load_network(find_run(".", options.weights), seqlen=options.seqlen).model
+        if options.model:
+            raise InputError("--weights says the model: leave out --model")
+        loaded = load_network(find_run(".", options.weights), seqlen=options.seqlen)
+        model, seqlen = loaded.model, loaded.network.seqlen
     setting = Setting(
-        model, options.weights, options.seqlen, options.height, options.width, device,
+        model, options.weights, seqlen, options.height, options.width, device,
         options.precision,
     )  # fmt: skip
     if options.stream:

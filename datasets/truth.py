@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,7 +26,9 @@ def read_snr(root: str | Path) -> dict[str, float]:
     try:
         with open(path, newline="") as file:
             for row in csv.DictReader(file):
-                ratios[row["sequence"]][row["target"]].append(float(row["snr"]))
+                if not math.isfinite(snr := float(row["snr"])):
+                    raise ValueError(f"SNR {snr}")
+                ratios[row["sequence"]][row["target"]].append(snr)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a simulator's truth ({error!r})") from None
     return {

@@ -16,8 +16,9 @@ HALF = 5.0  # root mean squares at probability 0.5
 
 
 def contrast_logits(contrast: torch.Tensor) -> torch.Tensor:
-    """Contrast [T, H, W], none below 0, to logits [T, H, W]; those of none at all about -28."""
-    scale = HALF * contrast.square().mean().sqrt()
+    """Contrast [B, T, H, W], none below 0, to logits; those of none at all about -28."""
+    contrast = contrast.float()
+    scale = HALF * contrast.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return (contrast / (scale + 1e-12)).clamp_min(1e-12).log()
 
 
@@ -27,7 +28,7 @@ class MedianResidual(nn.Module):
     Args:
         seqlen: T, the number of frames in a window.
 
-    Shapes: frames [1, 1, T, H, W] to logits [1, T, H, W].
+    Shapes: frames [B, 1, T, H, W] to logits [B, T, H, W].
     """
 
     def __init__(self, seqlen: int = 40):
@@ -36,8 +37,8 @@ class MedianResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_frames(x, self.seqlen)
-        frames = x[0, 0]  # [T, H, W]
-        return contrast_logits((frames - frames.median(0).values).abs())[None]
+        frames = x[:, 0]  # [B, T, H, W]
+        return contrast_logits((frames - frames.median(1, keepdim=True).values).abs())
 
 
 class TopHat(MedianResidual):
@@ -52,8 +53,9 @@ class TopHat(MedianResidual):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_frames(x, self.seqlen)
         pool = {"kernel_size": self.side, "stride": 1, "padding": self.side // 2}
-        eroded = -F.max_pool2d(-x[0], **pool)  # [1, T, H, W]
-        return contrast_logits((x[0] - F.max_pool2d(eroded, **pool))[0])[None]
+        frames = x[:, 0]  # [B, T, H, W]
+        eroded = -F.max_pool2d(-frames, **pool)
+        return contrast_logits(frames - F.max_pool2d(eroded, **pool))
 
 
 CLASSICAL = {"MedianResidual": MedianResidual, "TopHat": TopHat}

@@ -2,8 +2,8 @@
 
 Nearly all the arithmetic is local to a pixel's own time series, but the plain modules run layer by
 layer over whole windows and stream hundreds of megabytes between layers. The prepared form runs
-all layers on a tile of pixels that fits the cache, then goes on to the next tile. This file holds
-what the forms share:
+all layers on a tile of pixels that stays near the cores, in arrays that are used again for every
+tile, then goes on to the next. This file holds what the forms share:
 
 - BatchNorm and the probe's 1/sqrt(T) are folded into the weights, in float64.
 - The probe is one product a channel, [T, T] @ [T, P], with the scale of its BatchNorm in the map.
@@ -60,7 +60,8 @@ def prepare(
 
     Args:
         network: one of the registry.
-        tile: side of the square tiles in pixels; by default what suits the device.
+        tile: side of the square tiles, in pixels of the size at which a branch works; by default
+            what suits the device.
         dtype: of weights, features, frames and logits; the folding is done in float64 before.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -186,17 +187,18 @@ class Tape:
 
 
 class Tapes:
-    """A tape for every size of tile and every thread at work."""
+    """A tape for every size of tile and every thread at work, for frames of one size."""
 
-    def __init__(self, record: Callable[[int], Tape]):
-        self.record, self.idle = record, defaultdict(list)
+    def __init__(self):
+        self.idle: dict[int, list[Tape]] = defaultdict(list)
 
     @contextmanager
-    def borrow(self, pixels: int) -> Iterator[Tape]:
+    def borrow(self, pixels: int, record: Callable[[int], Tape]) -> Iterator[Tape]:
+        """A tape for tiles of so many pixels; record(pixels) makes one where none is idle."""
         try:
             tape = self.idle[pixels].pop()
         except IndexError:
-            tape = self.record(pixels)
+            tape = record(pixels)
         yield tape
         self.idle[pixels].append(tape)
 

@@ -5,8 +5,6 @@ Features lie as [T, C, P] (frames, channels, pixels of the tile), so k neighbour
 Frames before and after, of what stands for zero, are the padding in time.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import nn
 
@@ -108,7 +106,7 @@ class Branch:
         last = getattr(network, f"conv_out1_{number}")[:2]
         self.head = Head(getattr(network, f"TPro{number}"), last, offset=self.stages[-1].offset)
         self.mix, self.offset = mix, mix @ self.head.offset
-        self.tapes = Tapes(self.record)
+        self.tapes = Tapes()
 
     def record(self, cells: int) -> Tape:
         """The tape with `frames` [T, cells of shrink**2 pixels] and `result` [8, T, cells]."""
@@ -138,7 +136,7 @@ class Branch:
             for columns in across:
                 part = out[slice(*rows), :, :, slice(*columns)]  # [h, 8, T, w]
                 h, w = part.shape[0], part.shape[3]
-                with self.tapes.borrow(h * w) as tape:
+                with self.tapes.borrow(h * w, self.record) as tape:
                     band = frames[:, rows[0] * s : rows[1] * s, columns[0] * s : columns[1] * s]
                     cells_apart(tape.frames, band, s, h, w)
                     tape.run()
@@ -203,13 +201,15 @@ class PreparedDeepPro:
         self.floor, self.final = -offset[..., None].to(dtype), final.to(dtype)
         self.bias = (bias + final @ offset).to(dtype).view(-1, 1, 1)
         self.tile = (tile, tile) if tile else (4, 64) if self.bias.is_cpu else (64, 64)
-        self.matrices = lru_cache(4)(self._matrices)
+        self.size = None  # (H, W) that the tapes and the matrices are for
 
     @torch.inference_mode()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         check_frames(frames[None, None], self.seqlen, smallest=4)
+        if self.size != frames.shape[1:]:
+            self._prepare_for(*frames.shape[1:])
         small = [branch.map(frames, self.tile) for branch in self.small]
-        down, across = self.matrices(*frames.shape[1:])
+        down, across = self.down, self.across
         out = torch.empty_like(frames)
 
         def fill(band: tuple[int, int]) -> None:
@@ -227,7 +227,7 @@ class PreparedDeepPro:
     def _fill(self, out: torch.Tensor, frames: torch.Tensor, low: list, along: list) -> None:
         """Logits [T, h, w] of a tile, from the small branches `low` [h, 8 T, w'] of its band."""
         _, h, w = out.size()
-        with self.full.tapes.borrow(h * w) as tape:
+        with self.full.tapes.borrow(h * w, self.full.record) as tape:
             tape.frames.view(out.shape).copy_(frames)
             tape.run()
             x = tape.result  # [8, T, P]
@@ -237,18 +237,20 @@ class PreparedDeepPro:
             torch.maximum(x, self.floor, out=x)
             torch.add((self.final @ x.flatten(1)).view(out.shape), self.bias, out=out)
 
-    def _matrices(self, H: int, W: int) -> tuple[dict, dict]:
+    def _prepare_for(self, H: int, W: int) -> None:
         """By band and by column of tiles: for each small branch, what it needs and the matrix."""
 
         def upsampling(size: int, span: tuple[int, int]) -> list:
             return [interpolation(size, size // branch.shrink, span) for branch in self.small]
 
-        down = {
+        self.down = {
             band: [(rows, matrix.T.to(self.floor)) for rows, matrix in upsampling(H, band)]
             for band in spans(H, self.tile[0])
         }
-        across = {
+        self.across = {
             columns: [(needed, matrix.to(self.floor)) for needed, matrix in upsampling(W, columns)]
             for columns in spans(W, self.tile[1])
         }
-        return down, across
+        for branch in (self.full, *self.small):
+            branch.tapes = Tapes()
+        self.size = torch.Size((H, W))

@@ -76,7 +76,7 @@ class PreparedDeepProPlus:
         offset = self.blocks[-1].bias
         self.head = Head(network.TPro, network.conv_out1[:2], offset=offset[:, 0])
         self.floor = -offset
-        self.tapes = Tapes(self._record)
+        self.tapes, self.size = Tapes(), None  # the tapes are for frames of this size
         self.final, bias = pointwise_matrix(network.conv_out2)
         self.bias = (bias + self.final @ self.head.offset).to(dtype).view(-1, 1)
         self.side = tile or (64 if self.bias.is_cpu else 256)
@@ -85,6 +85,8 @@ class PreparedDeepProPlus:
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         check_frames(frames[None, None], self.seqlen)
         H, W = frames.shape[1:]
+        if self.size != (H, W):
+            self.tapes, self.size = Tapes(), (H, W)
         padded = F.pad(frames, (9, 10, 9, 9))
         out = torch.empty_like(frames)
 
@@ -124,8 +126,8 @@ class PreparedDeepProPlus:
         y, x = second(x, clear)
         y, x = y.flatten(1, 2).mT, x.flatten(1, 2).mT  # [T, C, P]
         out = x.new_empty(T, h * w)
-        for start, stop in tiles(h * w, 64 if x.is_cpu else h * w):
-            with self.tapes.borrow(stop - start) as tape:
+        for start, stop in tiles(h * w, 256 if x.is_cpu else h * w):
+            with self.tapes.borrow(stop - start, self._record) as tape:
                 torch.bmm(second.mix.expand(T, -1, -1), y[..., start:stop], out=tape.features)
                 tape.features.baddbmm_(second.shortcut.expand(T, -1, -1), x[..., start:stop])
                 tape.run()

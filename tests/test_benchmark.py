@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import load_command
 from tests.golden import REPOSITORY
@@ -29,6 +30,8 @@ def test_rows_hold_what_was_promised(tmp_path):
         assert row["fps"] == pytest.approx(4000 / row["ms_per_window"])
         assert 0 <= row["max_probability_error"] < 1e-4
         assert row["share_of_matmul_rate"] > 0
+        assert 0 < row["peak_memory_mb"] < 100
+        assert row["device"] == "cpu"
         # 13,968 at T = 40, less what the probes' maps are shorter: 36 x 32 x (1 + 1/4 + 1/16)
         assert row["macs_per_frame"] / (16 * 12) == pytest.approx(13_968 - 1512, abs=1)
     assert plain["times_plain"] == 1
@@ -49,6 +52,7 @@ def test_a_stream_is_drawn(run_main, tmp_path):
     [
         (["--model", "DeepPr"], "did you mean 'DeepPro'"),
         (["--stream", 9], "give --output FILE.png"),
+        (["--model", "DeepPro", "--weights", "run"], "leave out --model"),
         (["--paths", "fast"], "invalid choice: 'fast'"),
         (["--weights", "nowhere"], "no run 'nowhere'"),
         (["--height", 2], "expected a whole number above 3"),
@@ -66,3 +70,14 @@ def test_a_process_that_dies_is_said():
     theirs.close()
     with pytest.raises(InputError, match="the process of path 'plain' ended"):
         benchmark.ask(ours, "plain", "window")
+
+
+def test_what_goes_wrong_in_a_process_is_said_in_one_line(run_main, tmp_path):
+    ours, theirs = multiprocessing.Pipe()
+    setting = benchmark.Setting("No such", None, 4, 8, 8, torch.device("cpu"), "fp32")
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(benchmark, "end_with_main", lambda: None)
+        benchmark.serve(theirs, "prepared", setting)
+    with pytest.raises(InputError, match="path 'prepared': unknown model 'No such'"):
+        benchmark.ask(ours, "prepared")

@@ -36,7 +36,7 @@ def seed_everything(*numbers: int) -> None:
     torch.manual_seed(seed)
 
 
-def set_up_arithmetic() -> None:
+def set_up_arithmetic(keep_memory: bool = True) -> None:
     """What every command wants of torch: fp32 that is fp32, and no time lost on the CPU.
 
     Convolutions on CUDA drop to TF32 by default, and counts would change. Denormal numbers, which
@@ -44,7 +44,8 @@ def set_up_arithmetic() -> None:
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_flush_denormal(True)
-    keep_freed_memory()
+    if keep_memory:
+        keep_freed_memory()
 
 
 def keep_freed_memory() -> None:

@@ -20,7 +20,7 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
     if workers < 2 or len(items) < 2:
         yield map(make, items)
         return
-    with ProcessPoolExecutor(min(workers, len(items)), initializer=_end_with_main) as pool:
+    with ProcessPoolExecutor(min(workers, len(items)), initializer=end_with_main) as pool:
         try:
             results = deque(pool.submit(make, item) for item in items)
             yield (results.popleft().result() for _ in items)
@@ -32,7 +32,7 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
             raise
 
 
-def _end_with_main() -> None:
+def end_with_main() -> None:
     """In a worker process: end when the main process does, even if that is killed outright."""
     leave_signals_to_main()
 

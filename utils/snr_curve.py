@@ -1,9 +1,9 @@
-"""Draw Pd against SNR of several detectors, each at the same false-alarm rate.
+"""Draw Pd against SNR of several detectors, none with more false alarms than --fa.
 
   python -m utils.snr_curve --out FILE.png --fa 1e-5 OUT [OUT ...]
 
 OUT are folders (or metrics.json files) that test.py wrote for one simulated set. Every detector
-works at its lowest threshold whose Fa over the whole set is at most --fa.
+works at the lowest of the published thresholds whose Fa over the whole set is at most --fa.
 """
 
 import json
@@ -87,6 +87,11 @@ def build_parser() -> Parser:
 def main() -> None:
     options = build_parser().parse_args()
     curves = [snr_curve(read_results(p), options.fa, options.bins) for p in options.evaluations]
+    if any(curve.snr != curves[0].snr for curve in curves):
+        raise InputError("the evaluations are of different data sets: their SNR differ")
+    if len({curve.name for curve in curves}) < len(curves):  # two runs of one model
+        named = zip(curves, options.evaluations, strict=True)
+        curves = [c._replace(name=f"{c.name} in {path.stem}") for c, path in named]
     rows = [("SNR", *(f"{snr:.2f}" for snr in curves[0].snr), "threshold", "Fa")]
     rows += [
         (c.name, *(f"{pd:.3f}" for pd in c.pd), f"{c.threshold:g}", f"{c.fa:.1e}") for c in curves

@@ -27,7 +27,15 @@ def test_no_truth_no_subsets(tmp_path):
     assert snr_subsets({}, ["a"]) == {}
 
 
-@pytest.mark.parametrize("text", ["frame,x\n1,2\n", "sequence,target,snr\na,1,loud\n", "\0\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "frame,x\n1,2\n",
+        "sequence,target,snr\na,1,loud\n",
+        "sequence,target,snr\na,1,nan\n",
+        "\0\xff",
+    ],
+)
 def test_an_unreadable_truth_is_named(tmp_path, text):
     (tmp_path / "truth.csv").write_text("sequence\n" + text if text[0] == "\0" else text)
     with pytest.raises(InputError, match=r"truth\.csv: cannot be read"):

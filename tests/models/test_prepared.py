@@ -166,11 +166,38 @@ def test_interpolation_is_that_of_torch(data):
     torch.testing.assert_close(small[..., needed] @ matrix, expected[..., start:stop])
 
 
-def test_threads_raise_what_a_job_raised_and_leave_torch_as_it_was():
+@pytest.fixture
+def _three_threads():
     before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_three_threads")
+def test_threads_raise_what_a_job_raised_and_leave_torch_as_it_was():
     with pytest.raises(ZeroDivisionError):
         for_each(lambda job: 1 / job, [2, 1, 0, 3], torch.device("cpu"))
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("_three_threads")
+@pytest.mark.parametrize("name", ["DeepPro", "DeepPro-Plus"])
+def test_threads_change_nothing(name):
+    network, frames = trained(name, 4), torch.randn(4, 37, 71)
+    logits = [prepare(network, tile=8)(frames) for _ in range(3)]
+    torch.set_num_threads(1)
+    alone = prepare(network, tile=8)(frames)
+    assert all(torch.equal(one, alone) for one in logits)
+
+
+@pytest.mark.parametrize("name", ["DeepPro", "DeepPro-Plus"])
+def test_frames_of_another_size_after_the_first(name):
+    network = trained(name, 4)
+    form, large, small = prepare(network), torch.randn(4, 30, 41), torch.randn(4, 9, 12)
+    first, _ = form(large), form(small)
+    assert torch.equal(form(small), prepare(network)(small))
+    assert torch.equal(form(large), first)
 
 
 # Reference data

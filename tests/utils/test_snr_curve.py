@@ -44,7 +44,7 @@ def test_more_bins_than_sequences():
         snr_curve.snr_curve(evaluation(), fa=1e-4, bins=5)
 
 
-def test_command_draws_and_prints(tmp_path, run_main, monkeypatch):
+def test_command_draws_and_prints(tmp_path, run_main):
     (tmp_path / "eye").mkdir()
     (tmp_path / "eye/metrics.json").write_text(json.dumps(evaluation()))
     status, out, _ = run_main(
@@ -54,6 +54,19 @@ def test_command_draws_and_prints(tmp_path, run_main, monkeypatch):
     assert "0.400" in out
     assert "0.950" in out
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_evaluations_of_two_data_sets_do_not_compare(tmp_path, run_main):
+    other = evaluation()
+    other["sequences"]["a"]["snr"] = 4.5
+    for name, results in (("one", evaluation()), ("other", other)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(results))
+    paths = (tmp_path / "one.json", tmp_path / "other.json")
+    more = ("--out", tmp_path / "c.png", "--bins", 2, "--fa", 1e-4)
+    assert run_main(snr_curve.main, *paths, *more)[0] == 2
+    status, out, _ = run_main(snr_curve.main, paths[0], paths[0], *more)
+    assert status == 0
+    assert "Eye in one" in out
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"overall": null}'])
