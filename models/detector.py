@@ -53,8 +53,9 @@ class Detector:
 
         Windows of T frames that share int(0.1 T) frames, fused by the maximum of the sigmoid
         (published behaviour). A map is yielded once no later window can change it, at most T
-        frames after its frame was read; T frames and T maps are held. A sequence shorter than T
-        is filled up by repeating its last frame; the maps of the filling are dropped.
+        frames after its frame was read; T frames and the maps of at most two windows are held. A
+        sequence shorter than T is filled up by repeating its last frame; the maps of the filling
+        are dropped.
 
         Raises InputError if the size changes on the way, or if a map is not finite.
         """
