@@ -11,21 +11,18 @@ divided by 256, so that simulated sets of both depths compare.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from datasets.layouts import Layout
 from datasets.sequences import Sequence, open_split
 from utils.errors import InputError, run_command
-from utils.files import written_whole
 from utils.logs import progress
-from utils.options import Parser, folder, number_above
+from utils.options import Parser, folder, number_above, picture
+from utils.plots import new_figure, save_figure
 
 LEVELS = np.arange(-4, 4.01, 0.1)  # of grey levels, in standard deviations from the mean
 FREQUENCIES = np.linspace(0, 0.5, 33)  # cycles a pixel
@@ -90,8 +87,7 @@ def measure(sequence: Sequence, frames: int, lags: int) -> Statistics:
 
 def draw(path: Path, measured: dict[str, list[Statistics]]) -> None:
     """The three curves of every data set side by side."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 4)
     left, middle, right = figure.subplots(1, 3)
     for name, found in measured.items():
         noise = np.median([s.temporal_std for s in found])
@@ -109,8 +105,7 @@ def draw(path: Path, measured: dict[str, list[Statistics]]) -> None:
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
     right.legend(title="median temporal std", fontsize=8)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path)
 
 
 def name_curves(folders: Iterable[Path]) -> dict[Path, str]:
@@ -121,14 +116,6 @@ def name_curves(folders: Iterable[Path]) -> dict[Path, str]:
         path: whole.name if names.count(whole.name) == 1 else str(path)
         for path, whole in resolved.items()
     }
-
-
-def picture(value: str) -> Path:
-    """An argparse `type`: a PNG file to write."""
-    path = folder(value)
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{value!r}: expected a file name that ends in .png")
-    return path
 
 
 def build_parser() -> Parser:

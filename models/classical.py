@@ -22,8 +22,8 @@ def contrast_logits(contrast: torch.Tensor) -> torch.Tensor:
     return (contrast / (scale + 1e-12)).clamp_min(1e-12).log()
 
 
-class MedianResidual(nn.Module):
-    """Distance of every pixel from its own temporal median: finds what moves, either polarity.
+class Classical(nn.Module):
+    """A contrast of its own behind the interface of the networks.
 
     Args:
         seqlen: T, the number of frames in a window.
@@ -37,25 +37,24 @@ class MedianResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_frames(x, self.seqlen)
-        frames = x[:, 0]  # [B, T, H, W]
-        return contrast_logits((frames - frames.median(1, keepdim=True).values).abs())
+        return contrast_logits(self.contrast(x[:, 0]))
 
 
-class TopHat(MedianResidual):
+class MedianResidual(Classical):
+    """Distance of every pixel from its own temporal median: finds what moves, either polarity."""
+
+    def contrast(self, frames: torch.Tensor) -> torch.Tensor:
+        return (frames - frames.median(1, keepdim=True).values).abs()  # [B, T, H, W]
+
+
+class TopHat(Classical):
     """White top-hat of every frame by itself: what is brighter than its surroundings and smaller
-    than 7 x 7 pixels.
+    than 7 x 7 pixels."""
 
-    Args and shapes as those of `MedianResidual`.
-    """
-
-    side = 7
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_frames(x, self.seqlen)
-        pool = {"kernel_size": self.side, "stride": 1, "padding": self.side // 2}
-        frames = x[:, 0]  # [B, T, H, W]
+    def contrast(self, frames: torch.Tensor) -> torch.Tensor:
+        pool = {"kernel_size": 7, "stride": 1, "padding": 3}
         eroded = -F.max_pool2d(-frames, **pool)
-        return contrast_logits(frames - F.max_pool2d(eroded, **pool))
+        return frames - F.max_pool2d(eroded, **pool)  # [B, T, H, W]
 
 
 CLASSICAL = {"MedianResidual": MedianResidual, "TopHat": TopHat}

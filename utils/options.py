@@ -50,6 +50,14 @@ def folder(value: str) -> Path:
     return Path(value)
 
 
+def picture(value: str) -> Path:
+    """An argparse `type`: a PNG file to write."""
+    path = folder(value)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{value!r}: expected a file name that ends in .png")
+    return path
+
+
 def probability(value: str) -> float:
     """An argparse `type`: a number from 0 to below 1."""
     number = number_above(0, or_equal=True)(value)

@@ -15,13 +15,13 @@ from utils.files import written_whole
 FOUND, TRUTH = "#ff5c33", "#35c759"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: pictures are PNG files; choose a name that ends in .png")
     with written_whole(path) as temporary:
@@ -30,7 +30,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def plot_roc(path: Path, reports: dict[str, dict], title: str) -> None:
     """Pd over Fa at the thresholds of each named report, Fa on a logarithmic axis."""
-    figure = _figure(6.4, 4.6)
+    figure = new_figure(6.4, 4.6)
     axes = figure.add_subplot()
     for name, report in reports.items():
         points = [
@@ -56,12 +56,12 @@ def plot_roc(path: Path, reports: dict[str, dict], title: str) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_snr_curve(path: Path, curves: Sequence, title: str) -> None:
     """Pd over SNR; a curve holds `name`, `threshold`, `fa` and the lists `snr` and `pd`."""
-    figure = _figure(6.4, 4.2)
+    figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     for curve in curves:
         point = f"Fa {curve.fa:.0e} at {curve.threshold:g}"
@@ -70,23 +70,23 @@ def plot_snr_curve(path: Path, curves: Sequence, title: str) -> None:
     axes.set(ylim=(-0.03, 1.03))
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_memory(path: Path, record: list[tuple[int, float]], title: str) -> None:
     """Resident memory in MB over the frames answered."""
-    figure = _figure(6.4, 3.2)
+    figure = new_figure(6.4, 3.2)
     axes = figure.add_subplot()
     axes.plot(*zip(*record, strict=True))
     axes.set(xlabel="frames", ylabel="resident memory, MB", title=title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_training(path: Path, records: list[dict]) -> None:
     """Loss and validation IoU by epoch; a record is one line of `epochs.jsonl`."""
-    figure = _figure(6.4, 4.2)
+    figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     epochs = [r["epoch"] for r in records]
     axes.plot(epochs, [r["loss"] for r in records], ".-", color="#3366cc", label="training loss")
@@ -97,7 +97,7 @@ def plot_training(path: Path, records: list[dict]) -> None:
     other.plot(epochs, iou, ".-", color=FOUND, label="validation IoU")
     other.set(ylabel="IoU", ylim=(-0.03, 1.03))
     figure.legend(loc="outside upper center", ncols=2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_frames(path: Path, examples: Sequence[dict], title: str) -> None:
@@ -107,7 +107,7 @@ def plot_frames(path: Path, examples: Sequence[dict], title: str) -> None:
     where there are no masks. What is found is the components of probability >= 0.5.
     """
     count = max(1, len(examples))
-    figure = _figure(2.7 * count, 6.0)
+    figure = new_figure(2.7 * count, 6.0)
     grid = figure.subplots(2, count, squeeze=False)
     for (above, below), example in zip(grid.T, examples, strict=False):
         low, high = np.percentile(example["frame"], (0.5, 99.8))
@@ -121,7 +121,7 @@ def plot_frames(path: Path, examples: Sequence[dict], title: str) -> None:
         axes.set_axis_off()
     truth = "" if any(e["truth"] is None for e in examples) else "truth (green), "
     figure.suptitle(f"{title}: {truth}detections (red); below: probability", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _boxes(axes, binary: np.ndarray, colour: str, margin: float) -> None:

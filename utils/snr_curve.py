@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import InputError, run_command
-from utils.options import Parser, folder, number_above
+from utils.options import Parser, folder, number_above, picture
 from utils.plots import plot_snr_curve
 from utils.reports import text_table
 
@@ -76,7 +76,7 @@ def read_results(path: Path) -> dict:
 def build_parser() -> Parser:
     parser = Parser(prog="python -m utils.snr_curve", description=__doc__)
     parser.add_argument("evaluations", nargs="+", type=folder, metavar="OUT", help="of test.py")
-    parser.add_argument("--out", type=folder, required=True, help="the PNG to write")
+    parser.add_argument("--out", type=picture, required=True, help="picture to write, a .png")
     parser.add_argument("--fa", type=number_above(0), default=1e-5, help="false-alarm rate")
     parser.add_argument("--bins", type=number_above(0, int), default=8, help="groups of sequences")
     parser.add_argument("--title", default="", help="above the picture")
