@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,8 @@ def test_signals_keep_the_last_epoch(simulated, tmp_path, number, status):
     running = subprocess.Popen(
         [str(part) for part in command], cwd=REPOSITORY, stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL, text=True,
+        # A job in the background is born deaf to Ctrl-C, and so are its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 100
     while len(read_records(tmp_path / "run/epochs.jsonl")) < 2 and time.monotonic() < deadline:
