@@ -9,18 +9,23 @@ from models import (  # noqa: F401
     prepared_deeppro_plus,
 )
 from models.classical import CLASSICAL
+from models.detections import Detection, find_detections
 from models.detector import Detector
 from models.layers import window_length
 from models.prepared import PRECISIONS, prepare
 from models.registry import build_network, network_names, register_network
+from models.tracks import Tracker
 from models.windows import Window, split_windows
 
 __all__ = [
     "CLASSICAL",
     "PRECISIONS",
+    "Detection",
     "Detector",
+    "Tracker",
     "Window",
     "build_network",
+    "find_detections",
     "network_names",
     "prepare",
     "register_network",
