@@ -15,6 +15,7 @@ from torch import nn
 
 from datasets import (
     ClipDataset,
+    Layout,
     Normalisation,
     Sequence,
     choose_normalisation,
@@ -35,6 +36,7 @@ from utils.pictures import ExampleCollector, ProbabilityWriter
 from utils.plots import plot_frames
 from utils.reports import versions, write_results
 from utils.runs import Run
+from utils.submission import SubmissionWriter
 
 Observer = Callable[[Sequence, int, np.ndarray], None]
 
@@ -117,7 +119,7 @@ def evaluate(
     with progress(sum(map(len, sequences)), "frame", label) as bar:
         for sequence in sequences:
             total = Counts(rule.thresholds)
-            for i, probability in enumerate(_detect(detector, sequence)):
+            for i, probability in enumerate(detect(detector, sequence)):
                 if sequence.has_masks:
                     mask, centroids = sequence.masks(i, i + 1)[0], sequence.centroids(i, i + 1)[0]
                     total = total + rule.count(probability, centroids, mask)
@@ -129,7 +131,7 @@ def evaluate(
     return counts
 
 
-def _detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
+def detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
     """The maps of a sequence; errors name it."""
     try:
         yield from detector.stream(sequence.iter_frames())
@@ -199,6 +201,7 @@ def score(
     suffix: str = "",
     split: str | None = None,
     visual: bool = False,
+    submission: SubmissionWriter | None = None,
 ) -> tuple[dict, list[Path]]:
     """Evaluate a network on a split and write everything; the results and the paths written.
 
@@ -206,26 +209,20 @@ def score(
         options: datapath, dataset, device, gpu, precision, threshold_eval and the options of
             `utils.options.add_rule` and `add_normalisation`.
         folder: where to write; the names of the files end in `suffix`.
-        visual: write probability PNGs too (they always are where there are no masks to score).
+        visual: write probability PNGs too (they always are where there is nothing else to do: no
+            masks to score, no submission).
+        submission: what to write for the challenge.
     """
-    layout = find_layout(options.dataset)
-    split = split or layout.evaluation_split
-    sequences = open_split(layout, options.datapath, split)
+    layout, split, sequences = open_evaluation(options, split)
     rule = ShootingRule(options.window_radius, options.border, iou_threshold=options.threshold_eval)
     folder = writable_folder(folder, "name another folder with --output DIR")
-    device = choose_device(options.device, options.gpu)
     snr = read_snr(options.datapath)
-    # A run on the data set it was trained on keeps the mean and std it was trained with.
-    own = loaded.normalisation is not None and loaded.dataset == layout.name
-    normalisation = choose_normalisation(
-        layout, sequences, mean=options.mean, std=options.std, of_run=loaded.normalisation,
-        prefer="run" if own and options.normalize == "dataset" else options.normalize,
-    )  # fmt: skip
-    detector = Detector(loaded.network, *normalisation[:2], device, options.precision)
+    detector, normalisation = build_detector(loaded, options, layout, sequences)
     examples = ExampleCollector(sequences)
-    observers = [examples]
+    observers = [examples, *([submission] if submission else [])]
     maps = folder / f"visual{suffix}"
-    if visual or not sequences[0].has_masks:
+    visual = visual or not (sequences[0].has_masks or submission)
+    if visual:
         observers.append(ProbabilityWriter(maps, layout.first_number))
     counts = evaluate(detector, sequences, rule, observers)
     protocol = describe_protocol(detector, normalisation, rule, split, loaded.checkpoint)
@@ -234,7 +231,39 @@ def score(
     paths = write_results(folder, suffix, str(options), results)
     picture = folder / f"frames{suffix}.png"
     plot_frames(picture, examples.examples, f"{loaded.model} on {layout.name}")
-    return results, [*paths, picture, *([maps] if len(observers) > 1 else [])]
+    paths += [picture, *([maps] if visual else [])]
+    return results, paths + ([submission.write(sequences)] if submission else [])
+
+
+def open_evaluation(
+    options: argparse.Namespace, split: str | None, masks_for: str | None = None
+) -> tuple[Layout, str, list[Sequence]]:
+    """The layout that `options` name, the split (by default its evaluation split), its sequences.
+
+    Raises InputError if there are no masks, but they are needed for what `masks_for` names.
+    """
+    layout = find_layout(options.dataset)
+    split = split or layout.evaluation_split
+    sequences = open_split(layout, options.datapath, split)
+    if masks_for and not sequences[0].has_masks:
+        raise InputError(
+            f"{options.datapath}: no masks of the {split} split: {masks_for} needs them"
+        )
+    return layout, split, sequences
+
+
+def build_detector(
+    loaded: Loaded, options: argparse.Namespace, layout: Layout, sequences: list[Sequence]
+) -> tuple[Detector, Normalisation]:
+    """The Detector of a loaded network for a data set, and where its mean and std are from."""
+    device = choose_device(options.device, options.gpu)
+    # A run on the data set it was trained on keeps the mean and std it was trained with.
+    own = loaded.normalisation is not None and loaded.dataset == layout.name
+    normalisation = choose_normalisation(
+        layout, sequences, mean=options.mean, std=options.std, of_run=loaded.normalisation,
+        prefer="run" if own and options.normalize == "dataset" else options.normalize,
+    )  # fmt: skip
+    return Detector(loaded.network, *normalisation[:2], device, options.precision), normalisation
 
 
 def train_one_epoch(

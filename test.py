@@ -4,17 +4,44 @@
 
 finds the run at LOGPATH/RUN or LOGPATH/sem_seg/RUN (ours or a released one) and writes, to its
 folder or to --output: eval.txt, metrics.json, sequences.csv, roc.png, frames.png.
+
+  python test.py ... --submission out.zip         the targets, as the SatVideoIRSTD challenge wants
+  python test.py --score out.zip --dataset SatVideoIRSDT --datapath DIR --match_radius 3
+  python test.py ... --sweep                      the best threshold and least area for it
 """
 
 import argparse
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
-from datasets import SOURCES, layout_names
-from engine import Loaded, load_classical, load_network, score
-from metrics import BORDERS
-from models import CLASSICAL, PRECISIONS
+from datasets import SOURCES, layout_names, read_targets
+from engine import (
+    Loaded,
+    build_detector,
+    detect,
+    load_classical,
+    load_network,
+    open_evaluation,
+    score,
+)
+from metrics import BORDERS, Association, associate
+from models import CENTROIDS, CLASSICAL, IDS, PRECISIONS, TargetFinder
+from utils.challenge import (
+    add_challenge,
+    describe_scoring,
+    notes_on,
+    order_line,
+    print_score,
+    print_sweep,
+    rank_settings,
+    write_score,
+    write_sweep,
+)
 from utils.devices import set_up_arithmetic
 from utils.errors import InputError, run_command
+from utils.files import writable_folder
+from utils.logs import progress
 from utils.options import (
     Parser,
     add_common,
@@ -29,6 +56,7 @@ from utils.options import (
 )
 from utils.reports import print_results
 from utils.runs import find_run
+from utils.submission import SubmissionWriter, extents_of, read_submission
 
 
 def build_parser() -> Parser:
@@ -68,6 +96,7 @@ def build_parser() -> Parser:
         "--attribution", action=argparse.BooleanOptionalAction, default=False,
         help="published flag; the published sources hold no working tool and neither does this yet",
     )  # fmt: skip
+    add_challenge(parser, CENTROIDS, IDS)
     add_device(parser)
     parser.add_argument(
         "--precision", choices=list(PRECISIONS), default="fp32",
@@ -95,15 +124,125 @@ def load(options: argparse.Namespace) -> tuple[Loaded, Path]:
     return load_network(run, options.epoch or "best", options.seqlen), options.output or run.folder
 
 
+def build_finder(options: argparse.Namespace) -> TargetFinder:
+    """What the options take for a target."""
+    return TargetFinder(
+        options.submission_threshold, options.min_area, options.centroid, options.submission_ids,
+        options.confirmed_only,
+    )  # fmt: skip
+
+
+def score_submission(options: argparse.Namespace) -> tuple[dict, list[Path]]:
+    """Score a submission, anyone's, against the masks of a split; the results, the paths written.
+
+    Raises InputError for a submission that does not cover the split, and where there are no masks.
+    """
+    if options.log_dir or options.classical:
+        raise InputError("--score needs no run: leave out --log_dir and --classical")
+    layout, split, sequences = open_evaluation(options, options.split, masks_for="--score")
+    path = options.score.absolute()
+    folder = writable_folder(options.output or path.parent, "name another folder with --output DIR")
+    submitted = read_submission(options.score, extents_of(sequences), options.coordinate_order)
+    true = {}
+    with progress(sum(map(len, sequences)), "frame", "score") as bar:
+        for sequence in sequences:
+            true[sequence.name] = read_targets(sequence)
+            bar.update(len(sequence))
+
+    def count(columns: list[int]) -> dict[str, Association]:
+        return {
+            name: associate(
+                [targets[:, columns] for targets in submitted[name]], *truth, options.match_radius
+            )
+            for name, truth in true.items()
+        }
+
+    counts, swapped = count([0, 1, 2]), count([0, 2, 1])
+    overall = sum(counts.values(), start=Association())
+    results = {
+        "submission": str(options.score),
+        "dataset": layout.name,
+        "protocol": describe_scoring(options, split, coordinate_order=options.coordinate_order),
+        "notes": notes_on(
+            {name: c.report() for name, c in counts.items()},
+            sum(c.matched for c in swapped.values()), options.coordinate_order,
+        ),
+        "overall": overall.report(),
+        "sequences": {name: c.report() for name, c in counts.items()},
+    }  # fmt: skip
+    return results, write_score(folder / path.name.removesuffix(".zip"), results)
+
+
+def sweep(
+    loaded: Loaded, options: argparse.Namespace, folder: Path, suffix: str
+) -> tuple[dict, list[Path]]:
+    """Score every threshold with every least area; the results and the paths written.
+
+    The network runs once. Of a sequence only the components at each threshold are kept, until it
+    is scored.
+    """
+    layout, split, sequences = open_evaluation(options, options.split, masks_for="--sweep")
+    folder = writable_folder(folder, "name another folder with --output DIR")
+    detector, normalisation = build_detector(loaded, options, layout, sequences)
+    finder = build_finder(options)
+    counts = dict.fromkeys(product(options.sweep_thresholds, options.sweep_areas), Association())
+    with progress(sum(map(len, sequences)), "frame", "sweep") as bar:
+        for sequence in sequences:
+            components = {level: [] for level in options.sweep_thresholds}  # [n, 3] by frame
+            for probability in detect(detector, sequence):
+                for level, found in components.items():
+                    found.append(replace(finder, level=level).find(probability))
+                bar.update()
+            truth = read_targets(sequence)
+            for level, area in counts:
+                submitted = replace(finder, min_area=area).number(components[level])
+                counts[level, area] += associate(submitted, *truth, options.match_radius)
+    settings = [
+        {"submission_threshold": level, "min_area": area, **c.report()}
+        for (level, area), c in counts.items()
+    ]
+    results = {
+        "run": loaded.run,
+        "model": loaded.model,
+        "dataset": layout.name,
+        "protocol": describe_scoring(
+            options, split, checkpoint=loaded.checkpoint, centroid=finder.centroid,
+            submission_ids=finder.ids, confirmed_only=finder.confirmed_only,
+            normalisation=normalisation._asdict(), precision=detector.precision,
+        ),
+        **rank_settings(settings),
+    }  # fmt: skip
+    return results, write_sweep(folder, suffix, results)
+
+
+def test(
+    loaded: Loaded, options: argparse.Namespace, folder: Path, suffix: str
+) -> tuple[dict, list[Path]]:
+    """Evaluate, and write a submission where one is wanted; the results and the paths written."""
+    submission = None
+    if options.submission:
+        finder = build_finder(options)
+        order = options.coordinate_order
+        submission = SubmissionWriter(options.submission, finder.find, finder.number, order)
+    return score(loaded, options, folder, suffix, options.split, options.visual, submission)
+
+
 def main() -> None:
     options = parse_options(build_parser(), "test")
     if options.attribution:
         raise InputError("--attribution: not available yet; leave it out")
+    if options.score:
+        print_score(*score_submission(options))
+        return
     set_up_arithmetic()
     loaded, folder = load(options)
     suffix = f"_epoch-{options.epoch}" if options.epoch else ""
-    results, paths = score(loaded, options, folder, suffix, options.split, options.visual)
-    print_results(results, paths)
+    if options.sweep:
+        print_sweep(*sweep(loaded, options, folder, suffix))
+        return
+    print_results(*test(loaded, options, folder, suffix))
+    if options.submission:
+        print(f"submission: {build_finder(options)}; {order_line(options.coordinate_order)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.layouts import Layout, find_layout, layout_names
 from datasets.normalisation import SOURCES, Normalisation, choose_normalisation
 from datasets.sequences import Sequence, open_split, split_validation
+from datasets.targets import TrueTargets, read_targets
 from datasets.truth import read_snr, snr_subsets
 
 __all__ = [
@@ -13,12 +14,14 @@ __all__ = [
     "Layout",
     "Normalisation",
     "Sequence",
+    "TrueTargets",
     "choose_normalisation",
     "find_layout",
     "layout_names",
     "load_batches",
     "open_split",
     "read_snr",
+    "read_targets",
     "snr_subsets",
     "split_validation",
 ]

@@ -31,6 +31,22 @@ def read_mask(path: Path) -> np.ndarray:
     return image > level if image.ndim == 2 else (image[:, :, :3] > level).any(axis=2)
 
 
+def read_instances(path: Path) -> np.ndarray:
+    """The numbers [H, W] int32 that a mask gives its targets: grey levels, 0 is none.
+
+    Colours stand for the number blue + 256 green + 65536 red, greys among them for their level. A
+    JPEG numbers nothing: 255 where `read_mask` sees foreground.
+    """
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        return read_mask(path) * np.int32(255)
+    image = _decode(path).astype(np.int32)
+    if image.ndim == 2:
+        return image
+    blue, green, red = image[:, :, 0], image[:, :, 1], image[:, :, 2]
+    grey = (blue == green) & (green == red)
+    return np.where(grey, blue, blue + 256 * green + 65536 * red)
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write grey levels [H, W], uint8 or uint16, in the format of the suffix."""
     path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())

@@ -37,6 +37,8 @@ class Layout:
         train_size: (H, W) for training only.
         first_number: number of the first frame in written probability PNGs.
         subsets: name to sequence names, scored apart.
+        instance_ids: whether a mask's grey levels number the targets, the same number throughout a
+            sequence.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Layout:
     train_size: tuple[int, int] | None = None
     first_number: int = 1
     subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    instance_ids: bool = False
 
     def list_of(self, split: str) -> str:
         """The list file of a split; InputError if the data set has no such split."""
@@ -125,6 +128,7 @@ PUBLISHED = (
         mean=111.47,
         std=22.43,
         sample_rate=0.04,
+        instance_ids=True,
     ),
     Layout(
         "IRSatVideo-LEO",
@@ -211,6 +215,7 @@ _SIZE = (
     "[height, width] in pixels",
 )
 _POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
+_FLAG = (lambda v: isinstance(v, bool), "true or false")
 _KINDS = {
     "frames": _PATTERN,
     "masks": _PATTERN,
@@ -218,7 +223,7 @@ _KINDS = {
     "lists": (lambda v: _is_table(v) and v, _TABLE[1]),
     "folders": _TABLE,
     "evaluation_split": (lambda v: isinstance(v, str), "the name of a split"),
-    "lists_required": (lambda v: isinstance(v, bool), "true or false"),
+    "lists_required": _FLAG,
     "aliases": _NAMES,
     "prefixes": _NAMES,
     "clean_root": (lambda v: _is_names(v) and len(v) == 2, "[folder, folder]"),
@@ -232,6 +237,7 @@ _KINDS = {
         lambda v: isinstance(v, dict) and all(map(_is_names, v.values())),
         "`name: [sequence, ...]` entries",
     ),
+    "instance_ids": _FLAG,
 }
 
 

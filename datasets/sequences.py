@@ -9,9 +9,17 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from datasets.images import IMAGE_SUFFIXES, read_frame, read_mask, resize_frame, resize_mask
+from datasets.images import (
+    IMAGE_SUFFIXES,
+    read_frame,
+    read_instances,
+    read_mask,
+    resize_frame,
+    resize_mask,
+)
 from datasets.layouts import Layout
 from utils.errors import InputError
 
@@ -21,7 +29,8 @@ class Sequence:
     """Consecutive frames of one scene, with masks where they exist.
 
     `frame_paths` are in temporal order; `mask_paths` and `centroid_paths` run beside them or are
-    None. `resize_to` is the (H, W) that everything is resized to on reading.
+    None. `resize_to` is the (H, W) that everything is resized to on reading. `instance_ids` says
+    whether the masks number their targets.
     """
 
     name: str
@@ -29,6 +38,7 @@ class Sequence:
     mask_paths: tuple[Path, ...] | None = None
     centroid_paths: tuple[Path, ...] | None = None
     resize_to: tuple[int, int] | None = None
+    instance_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.frame_paths)
@@ -67,6 +77,13 @@ class Sequence:
         """The centroid masks of frames [start, stop): [n, H, W] bool."""
         return np.stack([self._mask(path) for path in self.centroid_paths[start:stop]])
 
+    def instances(self, start: int, stop: int) -> np.ndarray:
+        """The numbers that the masks of frames [start, stop) give the targets; 0 is none.
+
+        [n, H, W] int32. A resizing takes the nearest pixel's.
+        """
+        return np.stack([self._instances(path) for path in self.mask_paths[start:stop]])
+
     def _frame(self, path: Path) -> np.ndarray:
         frame = read_frame(path)
         self._check_size(path, frame)
@@ -81,6 +98,12 @@ class Sequence:
         mask = read_mask(path)
         self._check_size(path, mask)
         return resize_mask(mask, self.resize_to, "any") if self.resize_to else mask
+
+    def _instances(self, path: Path) -> np.ndarray:
+        values = read_instances(path)
+        self._check_size(path, values)
+        H, W = self.size
+        return cv2.resize(values, (W, H), interpolation=cv2.INTER_NEAREST_EXACT)
 
     def _check_size(self, path: Path, image: np.ndarray) -> None:
         (H, W), _ = self.stored
@@ -196,7 +219,7 @@ def open_sequence(
             faults += missing
     masks = paired["masks"] or paired["centroids"]
     centroids = paired["centroids"] or paired["masks"]
-    return Sequence(name, tuple(frames), masks, centroids, layout.size), faults
+    return Sequence(name, tuple(frames), masks, centroids, layout.size, layout.instance_ids), faults
 
 
 def mask_folder(layout: Layout, root: str | Path, split: str, name: str, pattern: str) -> Path:

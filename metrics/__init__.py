@@ -1,6 +1,7 @@
 """Answers against truth: counts first, ratios last. Plain arrays in, no torch, no files."""
 
+from metrics.association import Association, associate
 from metrics.counts import THRESHOLDS, Counts
 from metrics.shooting import BORDERS, ShootingRule
 
-__all__ = ["BORDERS", "THRESHOLDS", "Counts", "ShootingRule"]
+__all__ = ["BORDERS", "THRESHOLDS", "Association", "Counts", "ShootingRule", "associate"]

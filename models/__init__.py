@@ -14,14 +14,18 @@ from models.detector import Detector
 from models.layers import window_length
 from models.prepared import PRECISIONS, prepare
 from models.registry import build_network, network_names, register_network
+from models.targets import CENTROIDS, IDS, TargetFinder
 from models.tracks import Tracker
 from models.windows import Window, split_windows
 
 __all__ = [
+    "CENTROIDS",
     "CLASSICAL",
+    "IDS",
     "PRECISIONS",
     "Detection",
     "Detector",
+    "TargetFinder",
     "Tracker",
     "Window",
     "build_network",

@@ -7,6 +7,7 @@ thresholds, hits, false_pixels, pd, fa, auc, iou.
 import csv
 import io
 import platform
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -171,11 +172,16 @@ SEQUENCE_COLUMNS = (
 def write_sequences_csv(path: Path, reports: dict[str, dict]) -> None:
     """A row a sequence: counts and ratios at threshold 0.5, AUC, IoU and a simulated one's SNR;
     empty where 0/0 or unknown."""
+    rows = [{"sequence": name, **r, **at_threshold(r)} for name, r in reports.items()]
+    write_csv(path, SEQUENCE_COLUMNS, rows)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    """A row a dictionary; other keys are left out, and None is an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, SEQUENCE_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for name, report in reports.items():
-        writer.writerow({"sequence": name, **report, **at_threshold(report)})
+    writer.writerows(rows)
     write_text(path, text.getvalue())
 
 
