@@ -87,10 +87,11 @@ class Association:
         return None if self.f1 is None or self.bonus is None else 100 * self.f1 + self.bonus
 
     def report(self) -> dict:
-        """The counts, then the ratios, as plain numbers or None."""
+        """The counts, then the ratios, as plain numbers; None for what is undefined or unknown."""
         ratios = ("recall", "precision", "f1", "track_completeness", "track_accuracy")
-        derived = (*ratios, "bonus", "total")
-        return {**vars(self), **{name: getattr(self, name) for name in derived}}
+        names = (*vars(self), *ratios, "bonus", "total")
+        unknown = ("true_tracks", "correct_tracks") if self.unlabelled else ()
+        return {name: None if name in unknown else getattr(self, name) for name in names}
 
 
 def associate(

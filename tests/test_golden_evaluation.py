@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -40,6 +41,7 @@ EVALUATIONS = [
         "SatVideoIRSDT__2025-07-22", "DataL40",
     ),
 ]  # fmt: skip
+CONVERTED = "RGB-T.DeepPro-Plus"  # the one whose targets the published converter wrote
 SUBSETS = {"low_snr": "Low SNR", "high_snr": "High SNR", "overall": "Final"}
 
 
@@ -73,11 +75,22 @@ def minis(tmp_path_factory):
 def test_minis(golden, path, dataset, start, end, minis, tmp_path):
     run_test_command(
         "--datapath", minis / path, "--dataset", dataset, "--log_dir", released_run(start, end),
-        "--border", "published", "--output", tmp_path,
+        "--border", "published", "--output", tmp_path, "--submission", tmp_path / "out.zip",
     )  # fmt: skip
     check_output(tmp_path, golden)
     written = read_published_log(tmp_path / "eval.txt")  # our log reads as the published one does
     assert set(written) == set(read_published_log(GOLDEN / f"{golden}.eval.txt"))
+    if golden == CONVERTED:
+        check_submission(tmp_path / "out.zip")
+
+
+def check_submission(path) -> None:
+    """The same bytes as the published converter's, whose file names begin with one more 0."""
+    with zipfile.ZipFile(path) as archive:
+        ours = {f"0{name}": archive.read(name) for name in archive.namelist()}
+    theirs = {p.name: p.read_bytes() for p in (GOLDEN / "RGB-T.out_centroid").iterdir()}
+    assert len(theirs) == 2
+    assert ours == theirs
 
 
 @needs_shared

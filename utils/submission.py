@@ -11,7 +11,9 @@ and y rows, from 0 at the centre of the top left pixel.
 
 from __future__ import annotations
 
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,11 @@ from utils.files import writable_folder, written_whole
 
 ORDERS = ("row_column", "x_y")
 MOST_BYTES = 64 * 2**20  # of one sequence's file, unpacked: 2 million targets
+# RuntimeError: encrypted, or packed in a way that Python does not know.
+_NOT_READABLE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError),
+    *(struct.error, UnicodeDecodeError, OverflowError),
+)
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?")
 _WHOLE = re.compile(r"\d{1,9}")
 
@@ -224,8 +231,7 @@ def _contents(path: Path, extents: Mapping[str, Extent]) -> Iterator[tuple[str, 
                 entry = archive.getinfo(f"{name}.txt")
                 _check_bytes(f"{path}, {entry.filename}", entry.file_size)
                 yield entry.filename, archive.read(entry)
-    # RuntimeError: encrypted; NotImplementedError: packed in a way that Python does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except _NOT_READABLE as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path}: not a zip file that can be read ({reason}); expected one, or a folder of "
