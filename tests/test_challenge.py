@@ -230,6 +230,13 @@ def test_a_sweep_counts_what_its_thresholds_find(run_test, satvideo, tmp_path):
     assert submitted[5, 6] == submitted[120, 9] == 0
 
 
+def test_a_sweep_that_finds_nothing_says_so(run_test):
+    status, out, _ = run_test("--sweep", "--sweep_areas", "5,6")
+    assert status == 0
+    assert "note: no setting found a single target" in out
+    assert "no setting" not in run_test("--sweep", "--sweep_areas", "4,5")[1]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -137,6 +137,8 @@ def rank_settings(settings: list[dict]) -> dict:
     by = "f1" if any(report["unlabelled"] for report in settings) else "total"
     ranked = sorted(settings, key=lambda report: -(report[by] or 0))
     notes = [] if by == "total" else ["ranked by F1: the masks do not number their targets"]
+    if not any(report["matched"] for report in settings):
+        notes.append("no setting found a single target, so none is better than another")
     return {"notes": notes, "best": ranked[0], "settings": ranked}
 
 
