@@ -23,6 +23,12 @@ DEFINITIONS = {
 def add_challenge(parser: Parser, centroids: tuple[str, ...], ids: tuple[str, ...]) -> None:
     """--submission, --score, --sweep and what they depend on."""
     group = parser.add_argument_group("challenge (SatVideoIRSTD)")
+    _add_jobs(group)
+    _add_targets(group, centroids, ids)
+    _add_scoring(group)
+
+
+def _add_jobs(group) -> None:
     job = group.add_mutually_exclusive_group()
     job.add_argument(
         "--submission", type=_zip_file, metavar="FILE.zip",
@@ -36,6 +42,9 @@ def add_challenge(parser: Parser, centroids: tuple[str, ...], ids: tuple[str, ..
         "--sweep", action="store_true",
         help="score every threshold with every least area on the split, and say which is best",
     )  # fmt: skip
+
+
+def _add_targets(group, centroids: tuple[str, ...], ids: tuple[str, ...]) -> None:
     group.add_argument(
         "--submission_threshold", type=number_above(0, int, or_equal=True, most=254), default=100,
         metavar="LEVEL",
@@ -65,6 +74,9 @@ def add_challenge(parser: Parser, centroids: tuple[str, ...], ids: tuple[str, ..
         help="in the files: row then column, as the published converter, or x then y, as the text "
         "of the rules",
     )  # fmt: skip
+
+
+def _add_scoring(group) -> None:
     group.add_argument(
         "--match_radius", type=number_above(0), default=3.0, metavar="PIXELS",
         help="how far a submitted target may be from a true one; the official radius is not "
