@@ -7,6 +7,7 @@ from models import (  # noqa: F401
     deeppro_plus_moving,
     prepared_deeppro,
     prepared_deeppro_plus,
+    prepared_deeppro_plus_moving,
 )
 from models.classical import CLASSICAL
 from models.detections import Detection, find_detections

@@ -11,6 +11,7 @@ from torch import nn
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, check_frames
 from models.prepared import Head, Tape, Tapes, folded, for_each, pointwise_matrix, prepares
+from models.prepared_upsampling import Output, Upsampling, spans
 
 
 def neighbours(x: torch.Tensor, count: int) -> torch.Tensor:
@@ -157,100 +158,49 @@ def cells_apart(out: torch.Tensor, tile: torch.Tensor, shrink: int, h: int, w: i
     out.view(tile.shape).copy_(tile)
 
 
-def spans(length: int, size: int) -> list[tuple[int, int]]:
-    """[start, stop) of pieces of one size that cover a length; they overlap where it does not fit.
-
-    Matrix products of an odd width take longer than those of the width that overlapping wastes.
-    """
-    size = min(size, length)
-    count = -(-length // size)
-    starts = [i * (length - size) // max(1, count - 1) for i in range(count)]
-    return [(start, start + size) for start in starts]
-
-
-def interpolation(size: int, samples: int, span: tuple[int, int]) -> tuple[slice, torch.Tensor]:
-    """Linear upsampling from `samples` to `size` with align_corners, only what lies in `span`.
-
-    Returns the samples that it needs and the matrix [needed, stop - start], float64.
-    """
-    last = samples - 1
-    position = torch.arange(*span, dtype=torch.float64) * last / (size - 1)
-    needed = slice(int(position[0]), min(int(position[-1]) + 1, last) + 1)
-    place = torch.arange(needed.start, needed.stop)
-    return needed, (1 - (position - place[:, None]).abs()).clamp_min(0)
-
-
 @prepares(DeepPro)
 class PreparedDeepPro:
-    """Half and quarter branch first; then the full-size one, upsampling and output tile by tile.
-
-    A 1 x 1 convolution and bilinear upsampling may change places, so the small branches go through
-    their part of conv_out2 before they are upsampled, first to the rows of a band, then to the
-    columns of a tile.
-    """
+    """Half and quarter branch first; then the full-size one, upsampling and output tile by tile."""
 
     def __init__(self, network: DeepPro, tile: int | None, dtype: torch.dtype):
         self.seqlen = network.seqlen
-        matrix, bias = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
+        matrix, offset = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
         parts = matrix.chunk(3, dim=1)
         branches = (Branch(network, i, part, dtype) for i, part in enumerate(parts, start=1))
         self.full, *self.small = branches
-        # Upsampling leaves alone what is the same for every pixel of a frame.
-        offset = bias + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
-        final, bias = pointwise_matrix(network.final)
-        self.floor, self.final = -offset[..., None].to(dtype), final.to(dtype)
-        self.bias = (bias + final @ offset).to(dtype).view(-1, 1, 1)
-        self.tile = (tile, tile) if tile else (4, 64) if self.bias.is_cpu else (64, 64)
-        self.size = None  # (H, W) that the tapes and the matrices are for
+        offset = offset + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
+        self.output = Output(network.final, offset, dtype)
+        on_cpu = self.output.bias.is_cpu
+        self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)
+        self.upsampling = None  # it and the tapes are for frames of one size
 
     @torch.inference_mode()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         check_frames(frames[None, None], self.seqlen, smallest=4)
-        if self.size != frames.shape[1:]:
+        if self.upsampling is None or self.upsampling.size != frames.shape[1:]:
             self._prepare_for(*frames.shape[1:])
         small = [branch.map(frames, self.tile) for branch in self.small]
-        down, across = self.down, self.across
         out = torch.empty_like(frames)
 
         def fill(band: tuple[int, int]) -> None:
-            low = [
-                (matrix @ m[rows].flatten(1)).view(-1, 8 * self.seqlen, m.shape[3])
-                for m, (rows, matrix) in zip(small, down[band], strict=True)
-            ]  # [h, 8 T, w']
-            for columns, along in across.items():
+            rows = self.upsampling.rows(small, band)
+            for columns in self.upsampling.columns:
                 tile = (slice(None), slice(*band), slice(*columns))
-                self._fill(out[tile], frames[tile], low, along)
+                self._fill(out[tile], frames[tile], rows, columns)
 
-        for_each(fill, down, frames.device)
+        for_each(fill, self.upsampling.bands, frames.device)
         return out
 
-    def _fill(self, out: torch.Tensor, frames: torch.Tensor, low: list, along: list) -> None:
-        """Logits [T, h, w] of a tile, from the small branches `low` [h, 8 T, w'] of its band."""
-        _, h, w = out.size()
-        with self.full.tapes.borrow(h * w, self.full.record) as tape:
+    def _fill(self, out: torch.Tensor, frames: torch.Tensor, rows: list, columns: tuple) -> None:
+        """Logits [T, h, w] of a tile, from its frames and the small branches at its band."""
+        with self.full.tapes.borrow(out[0].numel(), self.full.record) as tape:
             tape.frames.view(out.shape).copy_(frames)
             tape.run()
-            x = tape.result  # [8, T, P]
-            rows = x.view(-1, h, w).transpose(0, 1)  # [h, 8 T, w]
-            for band, (columns, matrix) in zip(low, along, strict=True):
-                rows.baddbmm_(band[..., columns], matrix.expand(h, -1, -1))
-            torch.maximum(x, self.floor, out=x)
-            torch.add((self.final @ x.flatten(1)).view(out.shape), self.bias, out=out)
+            self.upsampling.add(tape.result, rows, columns)
+            self.output(tape.result, out)
 
     def _prepare_for(self, H: int, W: int) -> None:
-        """By band and by column of tiles: for each small branch, what it needs and the matrix."""
-
-        def upsampling(size: int, span: tuple[int, int]) -> list:
-            return [interpolation(size, size // branch.shrink, span) for branch in self.small]
-
-        self.down = {
-            band: [(rows, matrix.T.to(self.floor)) for rows, matrix in upsampling(H, band)]
-            for band in spans(H, self.tile[0])
-        }
-        self.across = {
-            columns: [(needed, matrix.to(self.floor)) for needed, matrix in upsampling(W, columns)]
-            for columns in spans(W, self.tile[1])
-        }
+        shrinks = [branch.shrink for branch in self.small]
+        self.upsampling = Upsampling((H, W), shrinks, self.tile, self.output.bias)
         for branch in (self.full, *self.small):
             branch.tapes = Tapes()
-        self.size = torch.Size((H, W))

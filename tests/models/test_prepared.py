@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_network, network_names
-from models.prepared import Tape, for_each, prepare, tiles
-from models.prepared_deeppro import interpolation, spans
-from models.prepared_deeppro_plus import convolution
+from models.prepared import Plain, Tape, for_each, prepare, tiles
+from models.prepared_space import convolution
+from models.prepared_upsampling import interpolation, spans
 from tests.golden import needs_shared
 from tests.models.test_networks import GOLDENS, load_released, run_of
 
@@ -83,6 +83,13 @@ class TestEveryNetwork:
         """A constant offset shows every border that is not padded with zeros."""
         check(trained(name, 4), torch.full((4, 21, 23), 50.0), tile=8)
 
+    @pytest.mark.parametrize("size", [(8, 9), (9, 10), (10, 11), (11, 8)])
+    def test_rows_and_columns_that_max_pooling_drops(self, name, size):
+        check(trained(name, 4), torch.full((4, *size), 50.0), tile=4)
+
+    def test_it_has_a_form_of_its_own(self, name):
+        assert not isinstance(prepare(build_network(name, seqlen=4)), Plain)
+
     def test_it_is_a_snapshot(self, name):
         network, frames = trained(name, 4), torch.randn(4, 8, 8)
         before, prepared = frames.clone(), prepare(network)
@@ -110,7 +117,7 @@ class TestEveryNetwork:
             prepare(build_network(name, seqlen=4))(torch.randn(shape))
 
 
-@pytest.mark.parametrize("name", ["DeepPro", "DeepPro-Plus"])
+@pytest.mark.parametrize("name", network_names())
 def test_decayed_weights_change_nothing(name):
     network = trained(name, 4)
     for parameter in network.parameters():
@@ -182,7 +189,7 @@ def test_threads_raise_what_a_job_raised_and_leave_torch_as_it_was():
 
 
 @pytest.mark.usefixtures("_three_threads")
-@pytest.mark.parametrize("name", ["DeepPro", "DeepPro-Plus"])
+@pytest.mark.parametrize("name", network_names())
 def test_threads_change_nothing(name):
     network, frames = trained(name, 4), torch.randn(4, 37, 71)
     logits = [prepare(network, tile=8)(frames) for _ in range(3)]
@@ -191,7 +198,7 @@ def test_threads_change_nothing(name):
     assert all(torch.equal(one, alone) for one in logits)
 
 
-@pytest.mark.parametrize("name", ["DeepPro", "DeepPro-Plus"])
+@pytest.mark.parametrize("name", network_names())
 def test_frames_of_another_size_after_the_first(name):
     network = trained(name, 4)
     form, large, small = prepare(network), torch.randn(4, 30, 41), torch.randn(4, 9, 12)

@@ -1,0 +1,137 @@
+"""What the prepared forms share that look around a pixel: convolutions on tiles with a halo.
+
+A tile lies as [T, h, w, C] with a halo around it that shrinks layer by layer. Convolutions do not
+pad in space. What lies outside the frame is put to zero again behind every layer: that is the zero
+padding of the next one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.layers import ResidualBlock, TemporalProbe
+from models.prepared import Head, Tape, Tapes, folded, pointwise_matrix, tiles, without_tiny
+
+
+def convolution(kernel: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> tuple:
+    """Kernel and bias for `convolve`."""
+    kernel = without_tiny(kernel).to(dtype)
+    return kernel.contiguous(memory_format=torch.channels_last_3d), bias.to(dtype)
+
+
+def paired_convolution(conv: nn.Conv3d, norm: nn.BatchNorm3d, dtype: torch.dtype) -> tuple:
+    """Kernel and bias for `convolve` with stride 2 along rows: [T, h, w / 2, 2 O] for two pixels.
+
+    Two neighbouring pixels of 8 channels each fill the vector registers.
+    """
+    kernel, bias = folded(conv, norm)  # [O, I, kT, kH, kW]
+    pair = torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))])
+    return convolution(pair, bias.repeat(2), dtype)
+
+
+def convolve(x: torch.Tensor, convolution: tuple, **geometry) -> torch.Tensor:
+    """3-D convolution of [T, h, w, I], which torch calls channels_last_3d, to [T', h', w', O]."""
+    y = F.conv3d(x.permute(3, 0, 1, 2)[None], *convolution, **geometry)
+    return y[0].permute(1, 2, 3, 0).contiguous()
+
+
+def outside(h: int, w: int, room: tuple[int, int, int, int]) -> Callable[[torch.Tensor], None]:
+    """A function that zeroes what lies outside the frame, in x [T, h + 2 halo, w + 2 halo, C].
+
+    room: how many rows and columns of the frame lie above, below, left and right of the tile
+    [h, w]; negative where the tile itself reaches beyond the frame.
+    """
+
+    def clear(x: torch.Tensor) -> None:
+        halo = (x.shape[1] - h) // 2
+        above, below, left, right = (max(0, halo - r) for r in room)
+        x[:, :above] = x[:, h + 2 * halo - below :] = 0
+        x[:, :, :left] = x[:, :, w + 2 * halo - right :] = 0
+
+    return clear
+
+
+class SpatioTemporalBlock:
+    """STD(a, b) on a tile [T, h, w, C] whose halo shrinks by 3: whole, or but for its end."""
+
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype):
+        kernel, bias = folded(block.conv1, block.bn1)
+        first, _, last = kernel.unbind(2)
+        self.difference = convolution(torch.stack([-first, last], dim=2), bias, dtype)
+        self.surround = convolution(*folded(block.conv2, block.bn2), dtype)
+        matrix, bias = pointwise_matrix(block.conv3, block.bn3)
+        shortcut, shortcut_bias = pointwise_matrix(*block.shortcut)
+        self.mix, self.shortcut = (without_tiny(m).to(dtype) for m in (matrix, shortcut))
+        self.bias = bias + shortcut_bias
+
+    def begin(self, x: torch.Tensor, clear: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [T, h + 6, w + 6, I] to y [T, h, w, O] before conv3 and x [T, h, w, I]."""
+        T, h, w, _ = x.size()
+        change = x.new_zeros(T + 2, *x.shape[1:])  # x[t + 2] - x[t] from t = -2
+        change[:T] = x
+        change[2:] -= x
+        y = convolve(change, self.difference, dilation=(2, 1, 1)).clamp_min_(0)
+        clear(y)
+        y = convolve(y, self.surround, padding=(1, 0, 0), dilation=(1, 2, 2)).clamp_min_(0)
+        return y, x[:, 3 : h - 3, 3 : w - 3].contiguous()
+
+    def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
+        """x [T, h + 6, w + 6, I] to [T, h, w, O], zero outside the frame."""
+        y, x = self.begin(x, clear)
+        x = (y @ self.mix.T).add_(x @ self.shortcut.T)
+        x = x.add_(self.bias[:, 0].to(x)).clamp_min_(0)
+        clear(x)
+        return x
+
+
+class ProbedBlock:
+    """A spatio-temporal block, the probe and pointwise layers behind it, and a last product.
+
+    Args:
+        layers: the pointwise convolutions behind the probe with their norms; a ReLU ends each.
+        last: matrix [O, I] that their result goes through, float64.
+
+    The result lacks `self.offset`, [O, T] float64.
+    """
+
+    def __init__(
+        self,
+        block: ResidualBlock,
+        probe: TemporalProbe,
+        *layers: tuple[nn.Conv3d, nn.BatchNorm3d],
+        last: torch.Tensor,
+        dtype: torch.dtype,
+    ):
+        self.seqlen, self.dtype = probe.seqlen, dtype
+        self.block = SpatioTemporalBlock(block, dtype)
+        self.floor = -self.block.bias
+        self.head = Head(probe, *layers, offset=self.block.bias[:, 0])
+        self.last, self.offset = last, last @ self.head.offset
+        self.tapes = Tapes()
+
+    def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
+        """x [T, h + 6, w + 6, I] to [O, T, h, w]."""
+        y, x = self.block.begin(x, clear)
+        T, h, w, _ = y.size()
+        y, x = y.flatten(1, 2).mT, x.flatten(1, 2).mT  # [T, C, P]
+        mix, shortcut = (m.expand(T, -1, -1) for m in (self.block.mix, self.block.shortcut))
+        out = x.new_empty(len(self.last), T, h * w)
+        for start, stop in tiles(h * w, 256 if x.is_cpu else h * w):
+            with self.tapes.borrow(stop - start, self._record) as tape:
+                torch.bmm(mix, y[..., start:stop], out=tape.features)
+                tape.features.baddbmm_(shortcut, x[..., start:stop])
+                tape.run()
+                out[..., start:stop] = tape.result
+        return out.view(-1, T, h, w)
+
+    def _record(self, pixels: int) -> Tape:
+        """The tape with `features` [T, C, P] before their ReLU and `result` [O, T, P]."""
+        tape = Tape(self.dtype, self.last.device)
+        z = tape.features = tape.scratch("c", self.seqlen, len(self.floor), pixels)
+        tape.rectify(z, self.floor)
+        y = self.head.record(tape, z)
+        tape.result = tape.scratch("d", len(self.last), self.seqlen, pixels)
+        tape.do(torch.mm, tape.cast(self.last), y.flatten(1), out=tape.result.flatten(1))
+        return tape
