@@ -20,20 +20,14 @@ of the time, and by far the most where other processes run as well.
 
 import copy
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import nn
 
 from models.layers import TemporalProbe
-
-# Weight decay leaves weights of 1e-30 and less behind. Products with them are denormal numbers, on
-# which a CPU takes ten times as long.
-TINY = 1e-18
+from models.tapes import Tape
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -51,7 +45,10 @@ def prepares(network: type[nn.Module]):
 
 
 def prepare(
-    network: nn.Module, tile: int | None = None, dtype: torch.dtype = torch.float32
+    network: nn.Module,
+    tile: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The inference form of a trained network: normalised frames [T, H, W] to logits [T, H, W].
 
@@ -63,17 +60,20 @@ def prepare(
         tile: side of the square tiles, in pixels of the size at which a branch works; by default
             what suits the device.
         dtype: of weights, features, frames and logits; the folding is done in float64 before.
+        compiled: whether torch.compile makes a function of what is done to a tile.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     form = _PREPARED.get(type(network), Plain)
-    return form(network, tile, dtype)
+    return form(network, tile, dtype, compiled)
 
 
 class Plain:
     """The plain module behind the interface of the prepared ones."""
 
-    def __init__(self, network: nn.Module, tile: int | None, dtype: torch.dtype):
+    def __init__(self, network: nn.Module, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.network = network.to(dtype)
+        if compiled:
+            self.network.compile()
 
     @torch.inference_mode()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
@@ -88,11 +88,6 @@ def folded(conv: nn.Conv3d, norm: nn.BatchNorm3d | None = None) -> tuple[torch.T
         return kernel, conv.bias
     scale, shift = scale_and_shift(norm)
     return kernel * scale.view(-1, 1, 1, 1, 1), conv.bias * scale + shift
-
-
-def without_tiny(weight: torch.Tensor) -> torch.Tensor:
-    """Weights with those of no consequence put to zero."""
-    return torch.where(weight.abs() < TINY, 0, weight)
 
 
 def scale_and_shift(norm: nn.BatchNorm3d) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +132,7 @@ class Head:
             self.layers.append((matrix, -bias[..., None]))
         self.offset = bias
 
-    def record(self, tape: "Tape", x: torch.Tensor) -> torch.Tensor:
+    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
         """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt."""
         T, C, P = x.size()
         y, spare = tape.scratch("a", C, T, P), x.view(-1)
@@ -149,58 +144,6 @@ class Head:
             tape.do(torch.mm, tape.cast(matrix), x.flatten(1), out=y.flatten(1))
             tape.rectify(y, floor)
         return y
-
-
-class Tape:
-    """Operations on arrays of its own, recorded once and run for every tile of a size.
-
-    Fresh arrays for every tile would come from memory that is not in the cache.
-    """
-
-    def __init__(self, dtype: torch.dtype, device: torch.device):
-        self.like = torch.empty(0, dtype=dtype, device=device)
-        self.steps, self.slots = [], {}
-
-    def cast(self, weight: torch.Tensor) -> torch.Tensor:
-        return without_tiny(weight).to(self.like)
-
-    def do(self, operation: Callable, *arguments, **keywords) -> None:
-        self.steps.append(partial(operation, *arguments, **keywords))
-
-    def rectify(self, x: torch.Tensor, floor: torch.Tensor) -> None:
-        self.do(torch.maximum, x, self.cast(floor), out=x)
-
-    def scratch(self, slot: str, *size: int) -> torch.Tensor:
-        """An array that lives until the slot is next asked for."""
-        count = math.prod(size)
-        if slot not in self.slots or len(self.slots[slot]) < count:
-            self.slots[slot] = self.like.new_empty(count)
-        return self.slots[slot][:count].view(size)
-
-    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
-        """An array [T + 2 ends, C, P], `floor` [C, 1] in the frames at its ends."""
-        return self.cast(floor).expand(T + 2 * ends, C, P).contiguous()
-
-    def run(self) -> None:
-        for step in self.steps:
-            step()
-
-
-class Tapes:
-    """A tape for every size of tile and every thread at work, for frames of one size."""
-
-    def __init__(self):
-        self.idle: dict[int, list[Tape]] = defaultdict(list)
-
-    @contextmanager
-    def borrow(self, pixels: int, record: Callable[[int], Tape]) -> Iterator[Tape]:
-        """A tape for tiles of so many pixels; record(pixels) makes one where none is idle."""
-        try:
-            tape = self.idle[pixels].pop()
-        except IndexError:
-            tape = record(pixels)
-        yield tape
-        self.idle[pixels].append(tape)
 
 
 def tiles(length: int, side: int) -> list[tuple[int, int]]:

@@ -10,17 +10,9 @@ from torch import nn
 
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, check_frames
-from models.prepared import Head, Tape, Tapes, folded, for_each, pointwise_matrix, prepares
+from models.prepared import Head, folded, for_each, pointwise_matrix, prepares
 from models.prepared_upsampling import Output, Upsampling, spans
-
-
-def neighbours(x: torch.Tensor, count: int) -> torch.Tensor:
-    """Every `count` consecutive frames as one matrix: [T + count - 1, C, P] to [T, count C, P].
-
-    A view: x must be contiguous.
-    """
-    T, C, P = x.size()
-    return x.as_strided((T - count + 1, count * C, P), (C * P, P, 1))
+from models.tapes import Tape, Tapes
 
 
 def multiply(tape: Tape, matrix: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
@@ -38,7 +30,7 @@ class FirstConvolution:
     def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
         """The array [T, 8, P] that will hold the result for x [T + 4, 1, P]."""
         y = tape.scratch("a", len(x) - 4, len(self.floor), x.shape[2])
-        multiply(tape, self.matrix, neighbours(x, 5), y)
+        multiply(tape, self.matrix, tape.neighbours(x, 5), y)
         return y
 
 
@@ -68,14 +60,15 @@ class TemporalBlock:
         T, O, P = len(x) - 4, len(self.floor), x.shape[2]  # noqa: E741
         change = tape.scratch("b", T + 2, x.shape[1], P)
         tape.do(torch.sub, x[2:], x[:-2], out=change)
-        whole = tape.padded(1, T, O, P, self.difference_floor)
-        y, z = whole[1:-1], tape.scratch("a", T, O, P)
-        multiply(tape, self.difference, neighbours(change, 3), y)
+        y = tape.padded(1, T, O, P, self.difference_floor)
+        z = tape.scratch("a", T, O, P)
+        multiply(tape, self.difference, tape.neighbours(change, 3), y)
         tape.rectify(y, self.difference_floor)
-        multiply(tape, self.smooth, neighbours(whole, 3), z)
+        multiply(tape, self.smooth, tape.neighbours(tape.with_ends(y, 1), 3), z)
         tape.rectify(z, self.smooth_floor)
         multiply(tape, self.mix, z, y)
-        tape.do(y.baddbmm_, tape.cast(self.shortcut).expand(T, -1, -1), x[2:-2])
+        shortcut = tape.cast(self.shortcut).expand(T, -1, -1)
+        tape.do(torch.baddbmm, y, shortcut, x[2:-2], out=y)
         return y
 
 
@@ -94,8 +87,15 @@ class Branch:
     The result lacks `offset` [8, T].
     """
 
-    def __init__(self, network: DeepPro, number: int, mix: torch.Tensor, dtype: torch.dtype):
-        self.seqlen, self.dtype = network.seqlen, dtype
+    def __init__(
+        self,
+        network: DeepPro,
+        number: int,
+        mix: torch.Tensor,
+        dtype: torch.dtype,
+        compiled: bool,
+    ):
+        self.seqlen = network.seqlen
         self.stages, self.pooled = [FirstConvolution(*network.conv_in[:2])], [False]
         for layer in getattr(network, f"layer{number}"):
             if isinstance(layer, nn.MaxPool3d):
@@ -107,25 +107,23 @@ class Branch:
         last = getattr(network, f"conv_out1_{number}")[:2]
         self.head = Head(getattr(network, f"TPro{number}"), last, offset=self.stages[-1].offset)
         self.mix, self.offset = mix, mix @ self.head.offset
-        self.tapes = Tapes()
+        self.tapes = Tapes(self.record, dtype, mix.device, compiled)
 
-    def record(self, cells: int) -> Tape:
-        """The tape with `frames` [T, cells of shrink**2 pixels] and `result` [8, T, cells]."""
+    def record(self, tape: Tape, cells: int) -> None:
+        """From `source` [T, cells of shrink**2 pixels] to `result` [8, T, cells]."""
         T, P = self.seqlen, cells * self.shrink**2
-        tape = Tape(self.dtype, self.mix.device)
         x = tape.padded(2, T, 1, P, self.mix.new_zeros(1, 1))
-        tape.frames = x[2:-2, 0]
+        tape.begin(x[:, 0])
         for stage, pooled in zip(self.stages, self.pooled, strict=True):
-            y = stage.record(tape, x)
+            y = stage.record(tape, tape.with_ends(x, 2))
             P = P // 4 if pooled else P
             if pooled:
                 y = record_pooling(tape, y)
             x = tape.padded(2, T, y.shape[1], P, stage.floor)
-            tape.do(torch.maximum, y, tape.cast(stage.floor), out=x[2:-2])
-        y = self.head.record(tape, x[2:-2])
+            tape.do(torch.maximum, y, tape.cast(stage.floor), out=x)
+        y = self.head.record(tape, x)
         tape.result = tape.scratch("b", len(self.mix), T, P)
         tape.do(torch.mm, tape.cast(self.mix), y.flatten(1), out=tape.result.flatten(1))
-        return tape
 
     def map(self, frames: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
         """Frames [T, H, W] to [H // shrink, 8, T, W // shrink], in tiles of `shape` cells."""
@@ -137,9 +135,9 @@ class Branch:
             for columns in across:
                 part = out[slice(*rows), :, :, slice(*columns)]  # [h, 8, T, w]
                 h, w = part.shape[0], part.shape[3]
-                with self.tapes.borrow(h * w, self.record) as tape:
+                with self.tapes.borrow(h * w) as tape:
                     band = frames[:, rows[0] * s : rows[1] * s, columns[0] * s : columns[1] * s]
-                    cells_apart(tape.frames, band, s, h, w)
+                    cells_apart(tape.source, band, s, h, w)
                     tape.run()
                     part.copy_(tape.result.view(8, T, h, w).permute(2, 0, 1, 3))
 
@@ -162,12 +160,13 @@ def cells_apart(out: torch.Tensor, tile: torch.Tensor, shrink: int, h: int, w: i
 class PreparedDeepPro:
     """Half and quarter branch first; then the full-size one, upsampling and output tile by tile."""
 
-    def __init__(self, network: DeepPro, tile: int | None, dtype: torch.dtype):
+    def __init__(self, network: DeepPro, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
         matrix, offset = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
         parts = matrix.chunk(3, dim=1)
-        branches = (Branch(network, i, part, dtype) for i, part in enumerate(parts, start=1))
-        self.full, *self.small = branches
+        self.full, *self.small = (
+            Branch(network, i, part, dtype, compiled) for i, part in enumerate(parts, start=1)
+        )
         offset = offset + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
         self.output = Output(network.final, offset, dtype)
         on_cpu = self.output.bias.is_cpu
@@ -193,8 +192,8 @@ class PreparedDeepPro:
 
     def _fill(self, out: torch.Tensor, frames: torch.Tensor, rows: list, columns: tuple) -> None:
         """Logits [T, h, w] of a tile, from its frames and the small branches at its band."""
-        with self.full.tapes.borrow(out[0].numel(), self.full.record) as tape:
-            tape.frames.view(out.shape).copy_(frames)
+        with self.full.tapes.borrow(out[0].numel()) as tape:
+            tape.source.view(out.shape).copy_(frames)
             tape.run()
             self.upsampling.add(tape.result, rows, columns)
             self.output(tape.result, out)
@@ -203,4 +202,4 @@ class PreparedDeepPro:
         shrinks = [branch.shrink for branch in self.small]
         self.upsampling = Upsampling((H, W), shrinks, self.tile, self.output.bias)
         for branch in (self.full, *self.small):
-            branch.tapes = Tapes()
+            branch.tapes.clear()

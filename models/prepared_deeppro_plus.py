@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from models.deeppro_plus import DeepProPlus
 from models.layers import check_frames
-from models.prepared import Tapes, for_each, pointwise_matrix, prepares, tiles
+from models.prepared import for_each, pointwise_matrix, prepares, tiles
 from models.prepared_space import (
     ProbedBlock,
     SpatioTemporalBlock,
@@ -21,13 +21,15 @@ from models.prepared_space import (
 class PreparedDeepProPlus:
     """Tiles with a halo of 9 pixels, which shrinks layer by layer: 3 + (1 + 2) + (1 + 2)."""
 
-    def __init__(self, network: DeepProPlus, tile: int | None, dtype: torch.dtype):
+    def __init__(self, network: DeepProPlus, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
         self.first = paired_convolution(*network.conv_in[:2], dtype)
         first, second = network.layer1
         self.block = SpatioTemporalBlock(first, dtype)
         final, bias = pointwise_matrix(network.conv_out2)
-        self.end = ProbedBlock(second, network.TPro, network.conv_out1[:2], last=final, dtype=dtype)
+        self.end = ProbedBlock(
+            second, network.TPro, network.conv_out1[:2], last=final, dtype=dtype, compiled=compiled
+        )
         self.bias = (bias + self.end.offset).to(dtype).view(-1, 1, 1)
         self.side = tile or (64 if self.bias.is_cpu else 256)
         self.size = None  # the tapes are for frames of this size
@@ -37,7 +39,8 @@ class PreparedDeepProPlus:
         check_frames(frames[None, None], self.seqlen)
         H, W = frames.shape[1:]
         if self.size != (H, W):
-            self.end.tapes, self.size = Tapes(), (H, W)
+            self.end.tapes.clear()
+            self.size = (H, W)
         padded = F.pad(frames, (9, 10, 9, 9))
         out = torch.empty_like(frames)
 

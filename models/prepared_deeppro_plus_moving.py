@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from models.deeppro_plus_moving import DeepProPlusMoving
 from models.layers import check_frames
-from models.prepared import Tapes, for_each, pointwise_matrix, prepares, tiles
+from models.prepared import for_each, pointwise_matrix, prepares, tiles
 from models.prepared_space import (
     ProbedBlock,
     SpatioTemporalBlock,
@@ -32,14 +32,16 @@ class PreparedDeepProPlusMoving:
     max-pooling drops.
     """
 
-    def __init__(self, network: DeepProPlusMoving, tile: int | None, dtype: torch.dtype):
+    def __init__(
+        self, network: DeepProPlusMoving, tile: int | None, dtype: torch.dtype, compiled: bool
+    ):
         self.seqlen = network.seqlen
         self.first = paired_convolution(*network.conv_in[:2], dtype)
         self.block = SpatioTemporalBlock(network.layer1[1], dtype)
         matrix, offset = pointwise_matrix(*network.conv_out1[:2])  # [8, 16], [8, 1]
         parts = zip((network.level1, network.level2[1:]), matrix.chunk(2, dim=1), strict=True)
         self.levels = [
-            ProbedBlock(block, probe, (conv, norm), last=part, dtype=dtype)
+            ProbedBlock(block, probe, (conv, norm), last=part, dtype=dtype, compiled=compiled)
             for (block, probe, conv, norm, _), part in parts
         ]
         offset = offset + sum(level.offset for level in self.levels)  # [8, T]
@@ -59,7 +61,7 @@ class PreparedDeepProPlusMoving:
         if self.upsampling is None or self.upsampling.size != size:
             self.upsampling = Upsampling(size, (2, 4), self.tile, self.output.bias)
             for level in self.levels:
-                level.tapes = Tapes()
+                level.tapes.clear()
         maps = self._levels(frames)
         out = torch.empty_like(frames)
 

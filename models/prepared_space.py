@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.layers import ResidualBlock, TemporalProbe
-from models.prepared import Head, Tape, Tapes, folded, pointwise_matrix, tiles, without_tiny
+from models.prepared import Head, folded, pointwise_matrix, tiles
+from models.tapes import Tape, Tapes, without_tiny
 
 
 def convolution(kernel: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> tuple:
@@ -103,13 +104,14 @@ class ProbedBlock:
         *layers: tuple[nn.Conv3d, nn.BatchNorm3d],
         last: torch.Tensor,
         dtype: torch.dtype,
+        compiled: bool,
     ):
-        self.seqlen, self.dtype = probe.seqlen, dtype
+        self.seqlen = probe.seqlen
         self.block = SpatioTemporalBlock(block, dtype)
         self.floor = -self.block.bias
         self.head = Head(probe, *layers, offset=self.block.bias[:, 0])
         self.last, self.offset = last, last @ self.head.offset
-        self.tapes = Tapes()
+        self.tapes = Tapes(self._record, dtype, last.device, compiled)
 
     def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
         """x [T, h + 6, w + 6, I] to [O, T, h, w]."""
@@ -119,19 +121,18 @@ class ProbedBlock:
         mix, shortcut = (m.expand(T, -1, -1) for m in (self.block.mix, self.block.shortcut))
         out = x.new_empty(len(self.last), T, h * w)
         for start, stop in tiles(h * w, 256 if x.is_cpu else h * w):
-            with self.tapes.borrow(stop - start, self._record) as tape:
-                torch.bmm(mix, y[..., start:stop], out=tape.features)
-                tape.features.baddbmm_(shortcut, x[..., start:stop])
+            with self.tapes.borrow(stop - start) as tape:
+                torch.bmm(mix, y[..., start:stop], out=tape.source)
+                tape.source.baddbmm_(shortcut, x[..., start:stop])
                 tape.run()
                 out[..., start:stop] = tape.result
         return out.view(-1, T, h, w)
 
-    def _record(self, pixels: int) -> Tape:
-        """The tape with `features` [T, C, P] before their ReLU and `result` [O, T, P]."""
-        tape = Tape(self.dtype, self.last.device)
-        z = tape.features = tape.scratch("c", self.seqlen, len(self.floor), pixels)
+    def _record(self, tape: Tape, pixels: int) -> None:
+        """From `source`, features [T, C, P] before their ReLU, to `result` [O, T, P]."""
+        z = tape.scratch("c", self.seqlen, len(self.floor), pixels)
+        tape.begin(z)
         tape.rectify(z, self.floor)
         y = self.head.record(tape, z)
         tape.result = tape.scratch("d", len(self.last), self.seqlen, pixels)
         tape.do(torch.mm, tape.cast(self.last), y.flatten(1), out=tape.result.flatten(1))
-        return tape
