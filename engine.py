@@ -280,8 +280,7 @@ def train_one_epoch(
     """One pass over the batches.
 
     Args:
-        batches: a loader of (frames [B, 1, T, h, w], masks [B, T, h, w], draws) over a
-            `ClipDataset`.
+        batches: a loader of `datasets.clips.Batch` over a `ClipDataset`.
         rate: the learning rate of step i of this epoch.
 
     Returns mean loss, pixel IoU, last learning rate, and the seconds spent waiting for data and in
@@ -292,16 +291,18 @@ def train_one_epoch(
     began = ready = time.perf_counter()
     waited = 0.0
     with progress(len(batches), "step", label) as bar:
-        for step, (frames, masks, draws) in enumerate(batches):
+        for step, batch in enumerate(batches):
             waited += time.perf_counter() - ready
-            frames, masks = frames.to(device), masks.to(device)
+            frames, masks = batch.normalised(device)
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
             logits = network(frames)  # [B, T, h, w]
             loss = loss_function(logits, masks)
             value = loss.item()
             if not math.isfinite(value):
-                raise _not_finite(value, f"step {step + 1} of {label}", batches.dataset, draws)
+                raise _not_finite(
+                    value, f"step {step + 1} of {label}", batches.dataset, batch.draws
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -18,11 +18,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets import (
+    CACHE_MODES,
     ClipDataset,
     ClipSampler,
     Layout,
     Normalisation,
     Sequence,
+    cache_sequences,
     choose_normalisation,
     find_layout,
     layout_names,
@@ -41,6 +43,7 @@ from utils.files import locked
 from utils.logs import Log, write_records
 from utils.options import (
     Parser,
+    add_cache,
     add_clips,
     add_common,
     add_data,
@@ -81,6 +84,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add_data(parser, layout_names(), seqlen=40)
     add_clips(parser)
+    add_cache(parser, CACHE_MODES)
     add_optimisation(parser, OPTIMIZERS, SCHEDULES)
     add_selection(parser)
     add_rule(parser, BORDERS)
@@ -141,6 +145,7 @@ def save_options(run: Run, options: argparse.Namespace) -> list[str]:
 def settle_paths(options: argparse.Namespace) -> None:
     """Make paths absolute, so that a run goes on from any folder."""
     options.datapath = options.datapath.absolute()
+    options.cache_dir = options.cache_dir and options.cache_dir.absolute()
     if options.dataset.endswith((".yaml", ".yml")):
         options.dataset = str(Path(options.dataset).absolute())
 
@@ -180,10 +185,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     shared = {s.frame_paths[0] for s in listed} & {s.frame_paths[0] for s in test}
     if shared:
         warnings.append(f"{len(shared)} of {len(test)} test sequences are in the training list")
-    if options.sample_rate is None:
-        options.sample_rate = layout.sample_rate
-    lengths = [len(s) for s in training]
-    sampler = ClipSampler(lengths, options.seqlen, options.sample_rate, options.seed)
+    options.sample_rate = options.sample_rate or layout.sample_rate
+    sampler = ClipSampler(map(len, training), options.seqlen, options.sample_rate, options.seed)
     steps = sampler.draws // options.batch_size
     if not steps:
         raise InputError(
@@ -193,6 +196,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     normalisation = choose_normalisation(
         layout, training, mean=options.mean, std=options.std, prefer=options.normalize
     )
+    resized = [s.resized(layout.train_size, options.mask_resize) for s in training]
+    cached, uncached = cache_sequences(resized + validation, options.cache, options.cache_dir)
+    training, validation = cached[: len(training)], cached[len(training) :]
+    warnings += uncached
     return Plan(layout, device, training, validation, sampler, steps, normalisation, warnings)
 
 
@@ -266,7 +273,6 @@ class Training:
         clips = ClipDataset(
             plan.training, plan.sampler, self.epoch, seqlen=options.seqlen,
             mean=self.mean, std=self.std, patch_size=options.patch_size,
-            train_size=plan.layout.train_size, mask_resize=options.mask_resize,
         )  # fmt: skip
         on_gpu = plan.device.type == "cuda"
         workers = options.workers if options.workers is not None else 4 * on_gpu
@@ -292,8 +298,7 @@ class Training:
     def save(self, iou: float) -> None:
         """Write the epoch's checkpoints, log line and plot; each appears whole or not at all."""
         options, run, number = self.options, self.run, self.epoch + 1
-        best = iou >= self.best
-        self.best = max(iou, self.best)
+        best, self.best = iou >= self.best, max(iou, self.best)
         state = {
             "epoch": self.epoch,
             "class_avg_iou": iou,
@@ -318,13 +323,8 @@ class Training:
 
 def score_options(options: argparse.Namespace) -> argparse.Namespace:
     """What test.py would evaluate the run with: its own mean and std, IoU at test.py's default."""
-    return argparse.Namespace(
-        **{
-            **vars(options),
-            **{"normalize": "run", "mean": None, "std": None},
-            **{"threshold_eval": 0.5, "precision": "fp32"},
-        }
-    )
+    own = {"normalize": "run", "mean": None, "std": None, "threshold_eval": 0.5}
+    return argparse.Namespace(**{**vars(options), **own, "precision": "fp32"})
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Where frames and truth come from: layouts, sequences, clips, check and simulator."""
 
+from datasets.caching import MODES as CACHE_MODES
+from datasets.caching import cache_sequences
 from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.layouts import Layout, find_layout, layout_names
 from datasets.normalisation import SOURCES, Normalisation, choose_normalisation
@@ -8,6 +10,7 @@ from datasets.targets import TrueTargets, read_targets
 from datasets.truth import read_snr, snr_subsets
 
 __all__ = [
+    "CACHE_MODES",
     "SOURCES",
     "ClipDataset",
     "ClipSampler",
@@ -15,6 +18,7 @@ __all__ = [
     "Normalisation",
     "Sequence",
     "TrueTargets",
+    "cache_sequences",
     "choose_normalisation",
     "find_layout",
     "layout_names",

@@ -1,4 +1,4 @@
-"""Clips of T frames for training: which ones an epoch draws, and how one is cut.
+"""Clips of T frames for training: which ones an epoch draws, how one is cut, and batches of them.
 
 The sampling is separate from the reading. Both follow the published recipe and depend on nothing
 but (seed, epoch, draw), so an epoch is the same whatever the number of worker processes.
@@ -6,14 +6,13 @@ but (seed, epoch, draw), so an epoch is the same whatever the number of worker p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.images import resize_frame, resize_mask
 from datasets.sequences import Sequence
 from utils.errors import InputError, leave_signals_to_main
 
@@ -37,7 +36,7 @@ class ClipSampler:
     (published behaviour).
     """
 
-    def __init__(self, lengths: list[int], seqlen: int, sample_rate: float, seed: int):
+    def __init__(self, lengths: Iterable[int], seqlen: int, sample_rate: float, seed: int):
         first = max(1, -(-seqlen // 10))
         self.clips = [
             Clip(s, max(0, stop - seqlen), stop)
@@ -60,15 +59,50 @@ class ClipSampler:
         return [self.clips[i] for i in drawn]
 
 
-class ClipDataset(Dataset):
-    """The drawn clips of one epoch, read, resized, cropped, normalised and filled up.
+class Crop(NamedTuple):
+    """Where a drawn clip is cut from: frames [start, stop), rows and columns of a sequence."""
 
-    Item i is (frames [1, T, h, w] float32, masks [T, h, w] float32, i).
+    sequence: Sequence
+    start: int
+    stop: int
+    rows: slice
+    columns: slice
+    draw: int
+
+
+class Batch(NamedTuple):
+    """Clips as they were stored: frames [B, 1, T, h, w] uint8 or uint16, masks [B, T, h, w] bool.
+
+    Clip b holds frames [first, last) of height h and width w, its `extents`; the rest is filling.
+    """
+
+    frames: torch.Tensor
+    masks: torch.Tensor
+    extents: list[tuple[int, int, int, int]]
+    draws: list[int]
+    mean: float
+    std: float
+
+    def normalised(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames and masks on the device in float32, (level - mean) / std; filling is 0."""
+        x = self.frames.to(device, non_blocking=True).float()  # [B, 1, T, h, w]
+        masks = self.masks.to(device, non_blocking=True).float()  # [B, T, h, w]
+        # By a tensor, because CUDA would multiply by the rounded inverse of a number.
+        x = x.sub_(self.mean).div_(torch.full((), self.std, device=device))
+        T, h, w = masks.shape[1:]
+        for clip, (first, last, rows, columns) in zip(x[:, 0], self.extents, strict=True):
+            if (first, last, rows, columns) != (0, T, h, w):
+                clip[:first] = clip[last:] = clip[:, rows:] = clip[:, :, columns:] = 0
+        return x, masks
+
+
+class ClipDataset(Dataset):
+    """The drawn clips of one epoch. Item i is the `Crop` of draw i; `collate` reads a batch.
 
     Args:
+        sequences: as they are trained on: resized, from images or from the cache.
+        mean, std: of the grey levels.
         patch_size: side of the square crop in pixels; smaller frames are used whole.
-        train_size: (H, W) that frames and masks are resized to before the crop, or None.
-        mask_resize: `nearest`, or `bicubic` as published.
     """
 
     def __init__(
@@ -81,34 +115,45 @@ class ClipDataset(Dataset):
         mean: float,
         std: float,
         patch_size: int,
-        train_size: tuple[int, int] | None = None,
-        mask_resize: str = "nearest",
     ):
         self.sequences, self.clips = sequences, sampler.epoch(epoch)
         self.seed, self.epoch = sampler.seed, epoch
         self.seqlen, self.mean, self.std = seqlen, float(mean), float(std)
-        self.patch_size, self.train_size, self.mask_resize = patch_size, train_size, mask_resize
+        self.patch_size = patch_size
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, draw: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def __getitem__(self, draw: int) -> Crop:
         clip = self.clips[draw]
         sequence = self.sequences[clip.sequence]
-        frames = sequence.frames(clip.start, clip.stop)  # [n, H, W]
-        masks = sequence.masks(clip.start, clip.stop)
-        if self.train_size:
-            frames = np.stack([resize_frame(f, self.train_size) for f in frames])
-            masks = np.stack([resize_mask(m, self.train_size, self.mask_resize) for m in masks])
         rng = np.random.default_rng([CROPS, self.seed, self.epoch, draw])
-        rows, columns = choose_crop(masks[len(masks) // 2], self.patch_size, rng)
-        frames = (frames[:, rows, columns].astype(np.float32) - self.mean) / self.std
-        masks = masks[:, rows, columns].astype(np.float32)
-        missing = self.seqlen - len(frames)
-        # Short clips get zeros at the back or the front, by the parity of the draw.
-        filling = ((missing, 0) if draw % 2 else (0, missing), (0, 0), (0, 0))
-        frames, masks = np.pad(frames, filling), np.pad(masks, filling)
-        return torch.from_numpy(frames)[None], torch.from_numpy(masks), draw
+        centres = sequence.centres((clip.start + clip.stop) // 2)
+        rows, columns = choose_crop(centres, sequence.size, self.patch_size, rng)
+        return Crop(sequence, clip.start, clip.stop, rows, columns, draw)
+
+    def collate(self, crops: list[Crop]) -> Batch:
+        """Read a batch: every clip is copied once, from where it lies to its place.
+
+        Short clips are filled up at the back or the front by the parity of the draw (published),
+        crops smaller than the others (frames smaller than the patch) at the bottom and right.
+        """
+        pieces = [c.sequence.frames(c.start, c.stop)[:, c.rows, c.columns] for c in crops]
+        h, w = (max(piece.shape[axis] for piece in pieces) for axis in (1, 2))
+        shape = (len(crops), self.seqlen, h, w)
+        frames = np.zeros(shape, np.result_type(*pieces))
+        masks, extents = np.zeros(shape, bool), []
+        for b, (crop, piece) in enumerate(zip(crops, pieces, strict=True)):
+            n, rows, columns = piece.shape
+            first = self.seqlen - n if crop.draw % 2 else 0
+            place = (b, slice(first, first + n), slice(rows), slice(columns))
+            frames[place] = piece
+            masks[place] = crop.sequence.masks(crop.start, crop.stop)[:, crop.rows, crop.columns]
+            extents.append((first, first + n, rows, columns))
+        return Batch(
+            torch.from_numpy(frames)[:, None], torch.from_numpy(masks), extents,
+            [crop.draw for crop in crops], self.mean, self.std,
+        )  # fmt: skip
 
     def describe(self, draw: int) -> str:
         """A clip in words: sequence and frames, counted from 1."""
@@ -117,46 +162,31 @@ class ClipDataset(Dataset):
 
 
 def choose_crop(
-    middle: np.ndarray, patch_size: int, rng: np.random.Generator
+    centres: np.ndarray, size: tuple[int, int], patch_size: int, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """Where to crop, given the mask [H, W] of the clip's middle frame.
+    """Where to crop frames of size (H, W), given the targets' centres [k, 2] in the middle one.
 
-    If that has targets, with probability 0.75 around a random 8-connected component with a jitter
-    of a sixth of the patch; otherwise anywhere (published behaviour).
+    If there are any, with probability 0.75 around a random one with a jitter of a sixth of the
+    patch; otherwise anywhere (published behaviour).
     """
-    count, _, _, centres = cv2.connectedComponentsWithStats(middle.astype(np.uint8))
-    sizes = [min(patch_size, n) for n in middle.shape]
-    spare = [n - size for n, size in zip(middle.shape, sizes, strict=True)]
-    if count > 1 and rng.random() < TARGET_SHARE:
-        x, y = centres[rng.integers(1, count)]
+    sizes = [min(patch_size, n) for n in size]
+    spare = [n - side for n, side in zip(size, sizes, strict=True)]
+    if len(centres) and rng.random() < TARGET_SHARE:
+        x, y = centres[rng.integers(len(centres))]
         jitter = rng.integers(-(patch_size // 6), patch_size // 6 + 1, size=2)
         wanted = [round(c) - s // 2 + j for c, s, j in zip((y, x), sizes, jitter, strict=True)]
-        corner = [int(np.clip(c, 0, most)) for c, most in zip(wanted, spare, strict=True)]
+        corner = [min(max(int(c), 0), most) for c, most in zip(wanted, spare, strict=True)]
     else:
         corner = [int(rng.integers(0, most + 1)) for most in spare]
-    return tuple(slice(c, c + size) for c, size in zip(corner, sizes, strict=True))
+    return tuple(slice(c, c + side) for c, side in zip(corner, sizes, strict=True))
 
 
 def load_batches(
     clips: ClipDataset, batch_size: int, workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """The clips of an epoch in batches (see `collate`), read by `workers` processes (0: by this
-    one); the last partial batch is dropped (published)."""
+    """The clips of an epoch as `Batch`es, read by `workers` processes (0: by this one); the last
+    partial batch is dropped (published)."""
     return DataLoader(
-        clips, batch_size, drop_last=True, collate_fn=collate, num_workers=workers,
+        clips, batch_size, drop_last=True, collate_fn=clips.collate, num_workers=workers,
         pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
     )  # fmt: skip
-
-
-def collate(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """A batch: frames [B, 1, T, h, w], masks [B, T, h, w], draws.
-
-    Crops of different sizes (frames smaller than the patch) are filled up with zeros.
-    """
-    frames, masks, draws = zip(*items, strict=True)
-    h, w = (max(mask.shape[axis] for mask in masks) for axis in (1, 2))
-
-    def fill(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.pad(x, (0, w - x.shape[-1], 0, h - x.shape[-2]))
-
-    return torch.stack([fill(f) for f in frames]), torch.stack([fill(m) for m in masks]), [*draws]

@@ -34,7 +34,7 @@ class Layout:
         mean, std: of the grey levels; None: from the run, from options or from the images.
         sample_rate: clips drawn in an epoch for each clip position.
         size: (H, W) that frames and masks are always resized to.
-        train_size: (H, W) for training only.
+        train_size: (H, W) in place of `size` for the clips of a training.
         first_number: number of the first frame in written probability PNGs.
         subsets: name to sequence names, scored apart.
         instance_ids: whether a mask's grey levels number the targets, the same number throughout a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -29,8 +29,9 @@ class Sequence:
     """Consecutive frames of one scene, with masks where they exist.
 
     `frame_paths` are in temporal order; `mask_paths` and `centroid_paths` run beside them or are
-    None. `resize_to` is the (H, W) that everything is resized to on reading. `instance_ids` says
-    whether the masks number their targets.
+    None. `resize_to` is the (H, W) that everything is resized to on reading, masks by the method
+    `mask_resize` of `datasets.images.resize_mask`. `instance_ids` says whether the masks number
+    their targets.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Sequence:
     centroid_paths: tuple[Path, ...] | None = None
     resize_to: tuple[int, int] | None = None
     instance_ids: bool = False
+    mask_resize: str = "any"
 
     def __len__(self) -> int:
         return len(self.frame_paths)
@@ -57,6 +59,10 @@ class Sequence:
     def size(self) -> tuple[int, int]:
         """(H, W) of the arrays that are read."""
         return self.resize_to or self.stored[0]
+
+    def resized(self, size: tuple[int, int] | None, mask_resize: str) -> Sequence:
+        """The same, read at another size (H, W); None: as it is."""
+        return replace(self, resize_to=size, mask_resize=mask_resize) if size else self
 
     def frames(self, start: int, stop: int) -> np.ndarray:
         """Grey levels of frames [start, stop): [n, H, W], uint8 or uint16.
@@ -84,6 +90,11 @@ class Sequence:
         """
         return np.stack([self._instances(path) for path in self.mask_paths[start:stop]])
 
+    def centres(self, index: int) -> np.ndarray:
+        """The centres (x, y) of the targets in a frame, the 8-connected components of its mask, in
+        pixels: [k, 2] float64."""
+        return target_centres(self._mask(self.mask_paths[index]))
+
     def _frame(self, path: Path) -> np.ndarray:
         frame = read_frame(path)
         self._check_size(path, frame)
@@ -97,7 +108,7 @@ class Sequence:
     def _mask(self, path: Path) -> np.ndarray:
         mask = read_mask(path)
         self._check_size(path, mask)
-        return resize_mask(mask, self.resize_to, "any") if self.resize_to else mask
+        return resize_mask(mask, self.resize_to, self.mask_resize) if self.resize_to else mask
 
     def _instances(self, path: Path) -> np.ndarray:
         values = read_instances(path)
@@ -112,6 +123,11 @@ class Sequence:
                 f"{path}: {image.shape[0]} x {image.shape[1]} pixels, but the sequence began with "
                 f"{H} x {W}: all its frames and masks must have one size"
             )
+
+
+def target_centres(mask: np.ndarray) -> np.ndarray:
+    """The centres (x, y) of the 8-connected components of a mask [H, W]: [k, 2] float64."""
+    return cv2.connectedComponentsWithStats(mask.astype(np.uint8))[3][1:]  # 0 is the background
 
 
 def open_split(

@@ -18,6 +18,15 @@ from utils.errors import run_command
 torch.set_num_threads(1)  # the arrays are small, and other processes may share the machine
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory):
+    """Tests, and the commands they start, cache below a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(home))
+        yield home
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
     """A small simulated data set: 3 training and 2 test sequences of 26 frames of 24 x 24."""

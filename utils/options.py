@@ -176,6 +176,20 @@ def add_clips(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_cache(parser: Parser, modes: tuple[str, ...]) -> None:
+    """--cache and --cache_dir."""
+    group = parser.add_argument_group("cache of decoded frames")
+    group.add_argument(
+        "--cache", choices=modes, default=modes[0],
+        help="disk: decode every frame once, into files that all runs share (see python -m "
+        "datasets.cache --help); ram: once a run, into memory; none: anew for every clip",
+    )  # fmt: skip
+    group.add_argument(
+        "--cache_dir", type=folder, metavar="DIR",
+        help="where it lies; default: $XDG_CACHE_HOME/deeppro, or else ~/.cache/deeppro",
+    )  # fmt: skip
+
+
 def add_selection(parser: Parser) -> None:
     """How the best epoch is chosen."""
     group = parser.add_argument_group("selection of the best epoch, by pixel IoU")

@@ -104,7 +104,7 @@ def epoch_line(record: dict, epochs: int) -> str:
     return (
         f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.4f}, IoU {iou}, Pd {pd}, "
         f"Fa {fa}, lr {record['learning_rate']:.1e}, {record['seconds']:.1f} s "
-        f"({record['data_seconds']:.1f} s of it waiting for clips)"
+        f"({record['data_seconds'] / record['seconds']:.1%} of it waiting for clips)"
     )
 
 
