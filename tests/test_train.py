@@ -346,13 +346,15 @@ def test_training_needs_masks(run_main, tmp_path):
     assert "where masks are due" in err
 
 
-def test_an_unreadable_frame_is_named_through_workers(run_train, simulated, tmp_path):
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_an_unreadable_frame_is_named_through_workers(run_train, simulated, tmp_path, cache):
     copy = tmp_path / "copy"
     shutil.copytree(simulated, copy)
     for path in copy.glob("*/images/*.png"):
         if path.stem > "00010":
             path.write_bytes(b"torn")
-    status, _, err = run_train("--datapath", copy, "--workers", 2, "--mean", 100, "--std", 10)
+    more = ("--workers", 2, "--mean", 100, "--std", 10, "--cache", cache)
+    status, _, err = run_train("--datapath", copy, *more)
     assert status == 2
     assert re.fullmatch(r"error: \S+\.png: not a readable image \(.*\)\n", err)
 
