@@ -235,7 +235,9 @@ def open_sequence(
             faults += missing
     masks = paired["masks"] or paired["centroids"]
     centroids = paired["centroids"] or paired["masks"]
-    return Sequence(name, tuple(frames), masks, centroids, layout.size, layout.instance_ids), faults
+    return Sequence(
+        name, tuple(frames), masks, centroids, layout.size, instance_ids=layout.instance_ids
+    ), faults
 
 
 def mask_folder(layout: Layout, root: str | Path, split: str, name: str, pattern: str) -> Path:
