@@ -45,9 +45,9 @@ class PreparedDeepProPlusMoving:
             for (block, probe, conv, norm, _), part in parts
         ]
         offset = offset + sum(level.offset for level in self.levels)  # [8, T]
-        self.start = offset[..., None].to(
-            dtype
-        )  # of the sum of the levels, which lacks nothing then
+        # The sum of the levels begins with it: a last convolution of large weights would show the
+        # rounding of what is taken off and put back again.
+        self.start = offset[..., None].to(dtype)
         self.output = Output(network.conv_out2, torch.zeros_like(offset), dtype)
         on_cpu = self.output.bias.is_cpu
         self.side = tile or (64 if on_cpu else 128)  # at half size
