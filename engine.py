@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from datasets import (
     ClipDataset,
@@ -29,13 +29,15 @@ from models import CLASSICAL, Detector, build_network, window_length
 from models.windows import overlap
 from utils.checkpoints import load_checkpoint, load_weights
 from utils.devices import choose_device
+from utils.distributed import gather, is_main, processes, rank
 from utils.errors import InputError
 from utils.files import writable_folder
 from utils.logs import progress
 from utils.pictures import ExampleCollector, ProbabilityWriter
 from utils.plots import plot_frames
 from utils.reports import versions, write_results
-from utils.runs import Run
+from utils.runs import Run, find_run
+from utils.stopwatch import STEP, Stopwatch
 from utils.submission import SubmissionWriter
 
 Observer = Callable[[Sequence, int, np.ndarray], None]
@@ -78,6 +80,19 @@ def load_network(run: Run, checkpoint: str | int = "best", seqlen: int | None = 
     return Loaded(network, model, run.name, name, _normalisation_of(state, dataset), dataset)
 
 
+def load_pretrained(name: str, root: str | Path, model: str, seqlen: int) -> Loaded:
+    """The best weights of a run, ours or released, to begin another training with.
+
+    Args:
+        name: of the run under `root`, or a path to one.
+        model, seqlen: of the training that begins. Raises InputError for a run of another model.
+    """
+    loaded = load_network(find_run(root, name), seqlen=seqlen)
+    if loaded.model != model:
+        raise InputError(f"--weights {name}: is a {loaded.model}; say --model {loaded.model}")
+    return loaded
+
+
 def load_classical(name: str, seqlen: int | None = None) -> Loaded:
     """A detector without weights; what it answers does not depend on the normalisation."""
     any_levels = Normalisation(0.0, 1.0, "none needed")
@@ -113,11 +128,13 @@ def evaluate(
     """Detect in every sequence and count; a sequence without masks is detected, not counted.
 
     Observers are called with (sequence, frame index from 0, probability [H, W]) for every frame.
-    Returns the counts by sequence name.
+    Of several processes each takes every n-th sequence, with its own observers.
+    Returns the counts by sequence name, of all processes.
     """
     counts: dict[str, Counts] = {}
-    with progress(sum(map(len, sequences)), "frame", label) as bar:
-        for sequence in sequences:
+    mine = sequences[rank() :: processes()]
+    with progress(sum(map(len, mine)), "frame", label) as bar:
+        for sequence in mine:
             total = Counts(rule.thresholds)
             for i, probability in enumerate(detect(detector, sequence)):
                 if sequence.has_masks:
@@ -128,7 +145,8 @@ def evaluate(
                 bar.update()
             if sequence.has_masks:
                 counts[sequence.name] = total
-    return counts
+    of_all = {name: count for part in gather(counts) for name, count in part.items()}
+    return {s.name: of_all[s.name] for s in sequences if s.name in of_all}
 
 
 def detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
@@ -205,6 +223,9 @@ def score(
 ) -> tuple[dict, list[Path]]:
     """Evaluate a network on a split and write everything; the results and the paths written.
 
+    Of several processes the main one writes; the PNGs of a sequence are written by the one that
+    detects in it.
+
     Args:
         options: datapath, dataset, device, gpu, precision, threshold_eval and the options of
             `utils.options.add_rule` and `add_normalisation`.
@@ -215,7 +236,8 @@ def score(
     """
     layout, split, sequences = open_evaluation(options, split)
     rule = ShootingRule(options.window_radius, options.border, iou_threshold=options.threshold_eval)
-    folder = writable_folder(folder, "name another folder with --output DIR")
+    if is_main():
+        folder = writable_folder(folder, "name another folder with --output DIR")
     snr = read_snr(options.datapath)
     detector, normalisation = build_detector(loaded, options, layout, sequences)
     examples = ExampleCollector(sequences)
@@ -228,9 +250,12 @@ def score(
     protocol = describe_protocol(detector, normalisation, rule, split, loaded.checkpoint)
     subsets = layout.subsets or snr_subsets(snr, counts)
     results = assemble_results(loaded, layout.name, protocol, counts, subsets, snr)
+    shown = [example for part in gather(examples.examples) for example in part]
+    if not is_main():
+        return results, []
     paths = write_results(folder, suffix, str(options), results)
     picture = folder / f"frames{suffix}.png"
-    plot_frames(picture, examples.examples, f"{loaded.model} on {layout.name}")
+    plot_frames(picture, shown, f"{loaded.model} on {layout.name}")
     paths += [picture, *([maps] if visual else [])]
     return results, paths + ([submission.write(sequences)] if submission else [])
 
@@ -276,23 +301,26 @@ def train_one_epoch(
     device: torch.device,
     iou_threshold: float,
     label: str,
+    clip_grad: float | None = None,
+    average: AveragedModel | None = None,
 ) -> dict:
     """One pass over the batches.
 
     Args:
         batches: a loader of `datasets.clips.Batch` over a `ClipDataset`.
         rate: the learning rate of step i of this epoch.
+        clip_grad: the largest norm that the gradient of a step may have.
+        average: a running average of the weights to update after every step.
 
-    Returns mean loss, pixel IoU, last learning rate, and the seconds spent waiting for data and in
-    all. Raises InputError, naming the clips, if the loss is not finite.
+    Returns mean loss, pixel IoU (both over all processes), last learning rate, and the seconds
+    spent on each part and in all. Raises InputError, naming the clips, if the loss is not finite.
     """
     network.train()
     losses, intersection, union = [], 0, 0
-    began = ready = time.perf_counter()
-    waited = 0.0
+    clock = Stopwatch(device)
     with progress(len(batches), "step", label) as bar:
         for step, batch in enumerate(batches):
-            waited += time.perf_counter() - ready
+            clock.lap("data")
             frames, masks = batch.normalised(device)
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
@@ -303,22 +331,30 @@ def train_one_epoch(
                 raise _not_finite(
                     value, f"step {step + 1} of {label}", batches.dataset, batch.draws
                 )
+            clock.lap("forward")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            clock.lap("backward")
+            if clip_grad:
+                nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
             optimizer.step()
+            if average:
+                average.update_parameters(network)
+            clock.lap("optimiser")
             losses.append(value)
             positive, truth = logits.detach().sigmoid() > iou_threshold, masks > 0
             intersection += int((positive & truth).sum())
             union += int((positive | truth).sum())
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
             bar.update()
-            ready = time.perf_counter()
+            clock.lap("count")
+    losses, intersection, union = zip(*gather((losses, intersection, union)), strict=True)
     return {
         "loss": float(np.mean(losses)),
-        "train_iou": intersection / union if union else None,
+        "train_iou": sum(intersection) / sum(union) if sum(union) else None,
         "learning_rate": rate(len(batches) - 1),
-        "data_seconds": round(waited, 3),
-        "seconds": round(time.perf_counter() - began, 3),
+        **{f"{part}_seconds": round(clock.seconds[part], 3) for part in STEP},
+        "seconds": round(clock.total(), 3),
     }
 
 

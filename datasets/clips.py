@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.augmentation import draw_turn
 from datasets.sequences import Sequence
 from utils.errors import InputError, leave_signals_to_main
 
@@ -60,14 +61,22 @@ class ClipSampler:
 
 
 class Crop(NamedTuple):
-    """Where a drawn clip is cut from: frames [start, stop), rows and columns of a sequence."""
+    """Where a drawn clip is cut from: frames [start, stop), rows and columns of a sequence.
+
+    `turn` is applied to the rows and columns of what is cut.
+    """
 
     sequence: Sequence
     start: int
     stop: int
     rows: slice
     columns: slice
+    turn: tuple[slice, slice]
     draw: int
+
+    def cut(self, images: np.ndarray) -> np.ndarray:
+        """The part of frames or masks [n, H, W], a view [n, h, w]."""
+        return images[:, self.rows, self.columns][(slice(None), *self.turn)]
 
 
 class Batch(NamedTuple):
@@ -103,6 +112,7 @@ class ClipDataset(Dataset):
         sequences: as they are trained on: resized, from images or from the cache.
         mean, std: of the grey levels.
         patch_size: side of the square crop in pixels; smaller frames are used whole.
+        augmentation: one of `AUGMENTATIONS`; nothing is augmented in the published recipe.
     """
 
     def __init__(
@@ -115,11 +125,12 @@ class ClipDataset(Dataset):
         mean: float,
         std: float,
         patch_size: int,
+        augmentation: str = "none",
     ):
         self.sequences, self.clips = sequences, sampler.epoch(epoch)
         self.seed, self.epoch = sampler.seed, epoch
         self.seqlen, self.mean, self.std = seqlen, float(mean), float(std)
-        self.patch_size = patch_size
+        self.patch_size, self.augmentation = patch_size, augmentation
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -130,7 +141,8 @@ class ClipDataset(Dataset):
         rng = np.random.default_rng([CROPS, self.seed, self.epoch, draw])
         centres = sequence.centres((clip.start + clip.stop) // 2)
         rows, columns = choose_crop(centres, sequence.size, self.patch_size, rng)
-        return Crop(sequence, clip.start, clip.stop, rows, columns, draw)
+        turn = draw_turn(self.augmentation, rng)
+        return Crop(sequence, clip.start, clip.stop, rows, columns, turn, draw)
 
     def collate(self, crops: list[Crop]) -> Batch:
         """Read a batch: every clip is copied once, from where it lies to its place.
@@ -138,7 +150,7 @@ class ClipDataset(Dataset):
         Short clips are filled up at the back or the front by the parity of the draw (published),
         crops smaller than the others (frames smaller than the patch) at the bottom and right.
         """
-        pieces = [c.sequence.frames(c.start, c.stop)[:, c.rows, c.columns] for c in crops]
+        pieces = [c.cut(c.sequence.frames(c.start, c.stop)) for c in crops]
         h, w = (max(piece.shape[axis] for piece in pieces) for axis in (1, 2))
         shape = (len(crops), self.seqlen, h, w)
         frames = np.zeros(shape, np.result_type(*pieces))
@@ -148,7 +160,7 @@ class ClipDataset(Dataset):
             first = self.seqlen - n if crop.draw % 2 else 0
             place = (b, slice(first, first + n), slice(rows), slice(columns))
             frames[place] = piece
-            masks[place] = crop.sequence.masks(crop.start, crop.stop)[:, crop.rows, crop.columns]
+            masks[place] = crop.cut(crop.sequence.masks(crop.start, crop.stop))
             extents.append((first, first + n, rows, columns))
         return Batch(
             torch.from_numpy(frames)[:, None], torch.from_numpy(masks), extents,
@@ -182,11 +194,22 @@ def choose_crop(
 
 
 def load_batches(
-    clips: ClipDataset, batch_size: int, workers: int, pin_memory: bool = False
+    clips: ClipDataset,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool = False,
+    part: int = 0,
+    parts: int = 1,
 ) -> DataLoader:
     """The clips of an epoch as `Batch`es, read by `workers` processes (0: by this one); the last
-    partial batch is dropped (published)."""
+    partial batch is dropped (published).
+
+    A step takes parts x batch_size clips in the order of the draws, and this is the part-th
+    batch_size of them: so many parts together make the steps of one batch of that size.
+    """
+    step = parts * batch_size
+    starts = range(part * batch_size, len(clips) // step * step, step)
     return DataLoader(
-        clips, batch_size, drop_last=True, collate_fn=clips.collate, num_workers=workers,
-        pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
+        clips, batch_sampler=[range(i, i + batch_size) for i in starts], collate_fn=clips.collate,
+        num_workers=workers, pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
     )  # fmt: skip

@@ -64,7 +64,7 @@ def test_a_run_holds_what_was_promised(trained):
         "options.yaml", "epochs.jsonl", "training.png", "logs/DeepPro.txt",
         "checkpoints/best_model.pth", "checkpoints/last_model.pth",
         "checkpoints/previous_model.pth", "eval.txt", "metrics.json", "sequences.csv", "roc.png",
-        "frames.png",
+        "frames.png", "summary.json",
     }  # fmt: skip
     options = yaml.safe_load((trained / "options.yaml").read_text())
     assert (options["model"], options["seqlen"], options["sample_rate"]) == ("DeepPro", 8, 0.1)
@@ -228,7 +228,7 @@ def test_the_configurations_that_are_shipped_parse(path):
         (["--batch_size", "50"], "does not fill one batch"),
         (["--val_fraction", "1.5"], "--val_fraction"),
         (["--resume", "nothing"], "no run 'nothing'"),
-        (["--gpu_num", "2"], "one GPU"),
+        (["--gpu_num", "2"], "run torchrun --nproc_per_node=2 "),
         (["--resume", ""], "the path is empty"),
         (["--threshold_eval", "50"], "expected a probability"),
         (["--mean", "3"], "--mean and --std go together"),

@@ -4,11 +4,13 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from utils.errors import InputError
 from utils.files import written_whole
@@ -48,6 +50,7 @@ def load_checkpoint(path: str | Path, device="cpu") -> dict:
     if not path.is_file():
         others = ", ".join(sorted(p.name for p in path.parent.glob("*.pth"))) or "none"
         raise InputError(f"{path}: no such checkpoint; beside it there are: {others}")
+    _check_content(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the protocol of foreign pickles
@@ -62,6 +65,19 @@ def load_checkpoint(path: str | Path, device="cpu") -> dict:
     return state
 
 
+def _check_content(path: Path) -> None:
+    """InputError if a part of a whole file is not what was written; torch does not look."""
+    if not zipfile.is_zipfile(path):  # torn or foreign: torch.load says so
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # zipfile raises a handful of types
+        damaged = "its index"
+    if damaged:
+        raise InputError(f"{path}: damaged: {damaged} is not what was written")
+
+
 _FIELDS = {  # what a checkpoint may say besides its weights
     "epoch": int,
     "model": str,
@@ -73,6 +89,7 @@ _FIELDS = {  # what a checkpoint may say besides its weights
     "records": list,
     "optimizer_state_dict": dict,
 }
+_AVERAGED = {"raw_state_dict": dict, "averaged": int}  # beside the average of the weights
 
 
 def _check_fields(path: Path, state) -> None:
@@ -85,7 +102,7 @@ def _check_fields(path: Path, state) -> None:
             f"{path}: holds no `model_state_dict` of tensors; not a checkpoint of ours"
         )
     state.setdefault("epoch", 0)
-    for key, kind in _FIELDS.items():
+    for key, kind in (_FIELDS | _AVERAGED).items():
         if key in state and not isinstance(state[key], kind):
             raise InputError(f"{path}: `{key}` is {state[key]!r:.40}; expected {kind.__name__}")
     if not 0 < state.get("seqlen", 1) <= LONGEST_WINDOW:
@@ -112,8 +129,45 @@ def load_weights(network: nn.Module, state: dict, name: str, path: str | Path) -
     network.load_state_dict(weights)
 
 
-def load_newest(run: Run, device="cpu") -> tuple[dict | None, Path | None, dict[Path, str]]:
+def training_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> dict:
+    """What a checkpoint holds of a network in training.
+
+    `model_state_dict` is what is used later: the average of the weights where one is kept, with
+    the raw ones beside it.
+    """
+    if average is None:
+        weights = {"model_state_dict": network.state_dict()}
+    else:
+        weights = {
+            "model_state_dict": average.module.state_dict(),
+            "raw_state_dict": network.state_dict(),
+            "averaged": int(average.n_averaged),
+        }
+    return {**weights, "optimizer_state_dict": optimizer.state_dict()}
+
+
+def restore_training(
+    state: dict, path: Path, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+) -> None:  # fmt: skip
+    """Take up what `training_state` gave; `name` is the model's. Raises as `load_weights` does."""
+    if average is None:
+        load_weights(network, state, name, path)
+    else:
+        load_weights(average.module, state, name, path)
+        load_weights(network, {"model_state_dict": state["raw_state_dict"]}, name, path)
+        average.n_averaged.fill_(state["averaged"])
+    optimizer.load_state_dict(state["optimizer_state_dict"])
+
+
+def load_newest(
+    run: Run, averaged: bool = False
+) -> tuple[dict | None, Path | None, dict[Path, str]]:
     """The newest whole checkpoint of a run of ours that training can go on from.
+
+    With `averaged` it has to hold the raw weights beside their average.
 
     Tries last, previous, epoch N from the latest, best. Returns the state and its path (None where
     there is none), and the newer ones that were passed over with what is wrong with them.
@@ -125,8 +179,9 @@ def load_newest(run: Run, device="cpu") -> tuple[dict | None, Path | None, dict[
         if not path.is_file():
             continue
         try:
-            state = load_checkpoint(path, device)
-            missing = [key for key in _FIELDS if key not in state]
+            state = load_checkpoint(path)
+            needed = _FIELDS | _AVERAGED if averaged else _FIELDS
+            missing = [key for key in needed if key not in state]
             if missing:
                 raise InputError(f"{path}: cannot go on from it: it lacks {', '.join(missing)}")
             return state, path, torn

@@ -1,25 +1,35 @@
 """Where the arithmetic runs, and how it is seeded and fed with memory."""
 
 import ctypes
+import os
 import random
 
 import numpy as np
 import torch
 
+from utils.distributed import processes
 from utils.errors import InputError
 
 
 def choose_device(device: str = "auto", gpu: str | None = None) -> torch.device:
     """The torch device for `--device {auto,cpu,cuda}` and `--gpu N`.
 
-    `auto` takes the GPU where there is one. InputError if a GPU asked for by name is not there.
+    `auto` takes the GPU where there is one; of several processes on a machine each takes its own.
+    InputError if a GPU asked for by name is not there.
     """
     if gpu is not None and not (gpu.isascii() and gpu.isdigit()):
         raise InputError(f"--gpu {gpu}: expected the number of one GPU, such as 0")
+    if gpu is not None and processes() > 1:
+        raise InputError(f"--gpu {gpu}: every process takes a GPU of its own; leave it out")
     if device == "cpu" or (device == "auto" and gpu is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(gpu or 0)
+    index = int(gpu or (os.environ.get("LOCAL_RANK", 0) if processes() > 1 else 0))
+    if index >= count > 0 and processes() > 1:
+        raise InputError(
+            f"process {index + 1} of this machine finds no GPU of its own, there are {count}: "
+            f"use --device cpu, or torchrun --nproc_per_node {count}"
+        )
     if index >= count:
         asked = f"--gpu {gpu}" if gpu is not None else "--device cuda"
         raise InputError(

@@ -35,6 +35,13 @@ def written_whole(path: str | Path):
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `written_whole` left in a folder when it was killed."""
+    for path in folder.glob(".*-????????.*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

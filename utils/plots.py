@@ -101,6 +101,11 @@ def plot_training(path: Path, records: list[dict]) -> None:
 
 
 def plot_frames(path: Path, examples: Sequence[dict], title: str) -> None:
+    """`draw_frames`, as a PNG file."""
+    save_figure(draw_frames(examples, title), path)
+
+
+def draw_frames(examples: Sequence[dict], title: str) -> Figure:
     """Frames with detections and truth above their probability maps.
 
     An example holds `title`, `frame` [H, W], `probability` [H, W] and `truth` [H, W] bool, None
@@ -121,7 +126,7 @@ def plot_frames(path: Path, examples: Sequence[dict], title: str) -> None:
         axes.set_axis_off()
     truth = "" if any(e["truth"] is None for e in examples) else "truth (green), "
     figure.suptitle(f"{title}: {truth}detections (red); below: probability", fontsize=9)
-    save_figure(figure, path)
+    return figure
 
 
 def _boxes(axes, binary: np.ndarray, colour: str, margin: float) -> None:

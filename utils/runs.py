@@ -5,6 +5,8 @@
     logs/<model>.txt      the log; its stem names the model
     epochs.jsonl          one line an epoch
     training.png          loss and IoU by epoch
+    summary.json          where the time went
+    tensorboard/          with --tensorboard
 
 Released runs hold checkpoints, logs and evaluation logs only; their name says the rest.
 """
@@ -52,8 +54,21 @@ class Run:
         path = self.folder / "options.yaml"
         return read_yaml(path) if path.is_file() else {}
 
-    def save_options(self, options: dict) -> None:
-        write_text(self.folder / "options.yaml", yaml.safe_dump(options, sort_keys=False))
+    def save_options(self, options: dict) -> list[str]:
+        """Write the resolved options; a line for each that differs from those so far."""
+        passing = ("resume", "log_dir", "savepath", "config", "debug")
+        kept = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in options.items()
+            if key not in passing
+        }
+        before = self.options()
+        write_text(self.folder / "options.yaml", yaml.safe_dump(kept, sort_keys=False))
+        return [
+            f"--{key} is now {kept[key]}, it was {before[key]}"
+            for key in kept
+            if key in before and kept[key] != before[key]
+        ]
 
     @property
     def model(self) -> str | None:
@@ -105,7 +120,8 @@ def create_run(
     for attempt in range(1, 1000):
         time = minute if attempt == 1 else f"{minute}-{attempt}"
         folder = Path(root) / (name or f"{dataset}__{time}__{loss}_{model}_DataL{T}")
-        if name and (folder.is_file() or (folder / "checkpoints").is_dir()):
+        # A training killed before its options were written leaves empty folders.
+        if name and (folder.is_file() or any((folder / "checkpoints").glob("*.pth"))):
             raise InputError(f"{folder}: is not a run that can be continued; choose another name")
         try:
             folder.mkdir(parents=True, exist_ok=bool(name))

@@ -1,10 +1,11 @@
-"""The optimiser, and its learning rate as a function of where training stands: nothing of a
-schedule has to be restored."""
+"""The optimiser, its learning rate as a function of where training stands (nothing of a schedule
+has to be restored), and the running average of the weights."""
 
 import math
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 FLOOR = 1e-5  # the published schedule never goes below
 RISE = 0.3  # share of all steps over which one_cycle goes up
@@ -20,6 +21,20 @@ def build_optimizer(
     if name == "SGD":
         return torch.optim.SGD(network.parameters(), momentum=0.9, **settings)
     return torch.optim.Adam(network.parameters(), betas=(0.9, 0.999), **settings)
+
+
+def build_average(network: nn.Module, decay: float) -> AveragedModel:
+    """The exponential running average of a network's weights and running statistics.
+
+    After n steps the decay is (1 + n) / (10 + n) while that is less than `decay`, so that the
+    weights of the first steps are soon forgotten (the habit of TensorFlow's average).
+    """
+
+    def update(averaged: list, current: list, count: torch.Tensor) -> None:
+        n = float(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def learning_rate(

@@ -1,0 +1,90 @@
+"""Options that only a training has."""
+
+import argparse
+import shlex
+import sys
+
+from utils.distributed import processes
+from utils.errors import InputError
+from utils.options import Parser, folder, number_above, one_of, probability
+
+# What a resumed run keeps: another value would mix two trainings, or let sequences that were
+# trained on become validation.
+FIXED_BY_RUN = (
+    *("model", "dataset", "seqlen", "loss", "optimizer", "seed"),
+    *("select_on", "val_fraction", "threshold_eval", "normalize", "mean", "std"),
+    *("weights", "ema"),
+)
+
+
+def add_network(parser: Parser, networks: list[str], losses: list[str]) -> None:
+    """--model and --loss."""
+    group = parser.add_argument_group("network and loss")
+    group.add_argument(
+        "--model", type=one_of("model", networks), choices=networks, default="DeepPro-Plus",
+        help="the network",
+    )  # fmt: skip
+    group.add_argument(
+        "--loss", type=one_of("loss", losses), choices=losses, default="SoftIoU",
+        help="published: SoftIoU",
+    )  # fmt: skip
+    group.add_argument(
+        "--weights", type=folder, metavar="RUN",
+        help="begin with the best weights of a run, ours or released (folder, or name under "
+        "--savepath), to fine-tune them; grey levels are normalised for the new data as ever, or "
+        "with --normalize run as that run's were",
+    )  # fmt: skip
+
+
+def add_refinements(parser: Parser, augmentations: tuple[str, ...]) -> None:
+    """What the published recipe does without."""
+    group = parser.add_argument_group("beyond the published recipe, off by default")
+    group.add_argument(
+        "--ema", type=probability, metavar="DECAY",
+        help="keep a running average of the weights, new = DECAY x old + (1 - DECAY) x weights "
+        "after every step; it is what is validated and used. DECAY such as 0.99",
+    )  # fmt: skip
+    group.add_argument(
+        "--clip_grad", type=number_above(0), metavar="NORM",
+        help="scale the gradient of a step down to this norm where it is larger",
+    )  # fmt: skip
+    group.add_argument(
+        "--augment", choices=augmentations, default=augmentations[0],
+        help="turn clips over by chance",
+    )  # fmt: skip
+    group.add_argument(
+        "--tensorboard", action=argparse.BooleanOptionalAction, default=False,
+        help="write scalars and a picture an epoch for TensorBoard, which must be installed",
+    )  # fmt: skip
+
+
+def add_processes(parser: Parser) -> None:
+    """--gpu_num."""
+    parser.add_argument(
+        "--gpu_num",
+        type=number_above(0, int),
+        default=1,
+        metavar="N",
+        help="processes that train together, a GPU each, as started by torchrun --nproc_per_node N",
+    )
+
+
+def check_processes(options: argparse.Namespace) -> None:
+    """InputError, with the command to run, where other than --gpu_num processes were started."""
+    if options.gpu_num not in (1, processes()):
+        again = shlex.join(["torchrun", f"--nproc_per_node={options.gpu_num}", *sys.argv])
+        raise InputError(
+            f"--gpu_num {options.gpu_num}, but {processes()} process(es) were started: "
+            f"run {again}, or say --gpu_num 1"
+        )
+    options.gpu_num = processes()
+
+
+def check_unchanged(options: argparse.Namespace, saved: dict, run: str) -> None:
+    """InputError where the options would mix another training into a run that goes on."""
+    for key in FIXED_BY_RUN:
+        if getattr(options, key) != saved.get(key):
+            raise InputError(
+                f"--{key} {getattr(options, key)}: {run} was begun with {saved.get(key)}; "
+                "leave it out, or begin a fresh run"
+            )
