@@ -210,7 +210,7 @@ class Training:
             f"mean {self.mean:.4f}, std {self.std:.4f}"
         )
         if options.weights and not self.records:
-            self.log.say(f"begins with the weights of {options.weights}")
+            self.log.say(f"begins with the best weights of {options.weights}")
         for warning in warnings:
             self.log.say(f"warning: {warning}")
 

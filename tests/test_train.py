@@ -13,14 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
-from tests.conftest import TINY, load_command, read_records, write_frames
+from tests.conftest import TINY, read_records, write_frames
 from tests.golden import REPOSITORY
+from tests.training import same, train, weights
 from utils.checkpoints import load_checkpoint
-
-train = load_command("train")
 
 
 @pytest.fixture
@@ -31,14 +29,6 @@ def run_train(run_main, simulated, tmp_path):
         return run_main(train.main, *TINY, "--datapath", simulated, "--savepath", tmp_path, *more)
 
     return run
-
-
-def weights(run):
-    return load_checkpoint(run / "checkpoints/last_model.pth")["model_state_dict"]
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def test_published_options_and_defaults():

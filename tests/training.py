@@ -70,8 +70,6 @@ def _run(target, arguments, environment: dict, said: Path | None) -> None:
         file = os.open(f"{said}{environment.get('RANK', 0)}", os.O_CREAT | os.O_WRONLY)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.stderr = open(2, "w", buffering=1, closefd=False)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)
     target(*arguments)
 
 

@@ -61,6 +61,19 @@ def test_truncated_files_are_refused(tmp_path, share):
         load_checkpoint(tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize("start", [0.3, 0.6, 0.8])
+def test_a_hole_in_a_file_of_full_length_is_refused(tmp_path, start):
+    """As a disk leaves one: torch reads it without a word, as weights that are zero."""
+    save_checkpoint(tmp_path / "a.pth", {"model_state_dict": nn.Linear(100, 100).state_dict()})
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    hole = slice(int(start * len(content)), int(start * len(content)) + 64)
+    content[hole] = bytes(64)
+    (tmp_path / "a.pth").write_bytes(content)
+    torch.load(tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a\.pth: damaged: .* is not what was written"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize(
     "content", [{"model_state_dict": {"a": 1}}, {"weights": {}}, [1, 2], {"model_state_dict": 3}]
 )
@@ -131,6 +144,33 @@ def test_resuming_passes_over_torn_checkpoints(tmp_path):
     run.checkpoint(5).write_bytes(b"")
     with pytest.raises(InputError, match="no whole checkpoint"):
         load_newest(run)
+
+
+def test_every_kind_of_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
+    """Where an average is kept, one without the raw weights is no use either."""
+    run, raw = Run(tmp_path), {"raw_state_dict": nn.Linear(2, 3).state_dict(), "averaged": 4}
+    whole = {"records": [], "optimizer_state_dict": {}, "model": "M", "dataset": "D", "seqlen": 8}
+    whole |= {"mean": 1.0, "std": 2.0, "best_iou": 0.5}
+    kinds = ("last", "previous", 10, 5, "best")
+    for epoch, kind in zip((11, 10, 9, 4, 3), kinds, strict=True):
+        save_checkpoint(run.checkpoint(kind), state(epoch, **whole, **raw))
+    damages = (
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: content.replace(b"weight", b"w\0ight"),
+        lambda content: b"",
+    )
+    for kind, after, damage in zip(kinds, (10, 9, 4, 3), damages, strict=False):
+        path = run.checkpoint(kind)
+        path.write_bytes(damage(path.read_bytes()))
+        found, _, torn = load_newest(run, averaged=True)
+        assert found["epoch"] == after
+        assert path in torn
+    save_checkpoint(run.checkpoint("last"), state(12, **whole))
+    assert load_newest(run)[0]["epoch"] == 12
+    found, _, torn = load_newest(run, averaged=True)
+    assert found["epoch"] == 3
+    assert "it lacks raw_state_dict, averaged" in torn[run.checkpoint("last")]
 
 
 @needs_shared
