@@ -75,29 +75,21 @@ from utils.schedules import (
     learning_rate,
 )
 from utils.stopwatch import Stopwatch, summarise, summary_line
-from utils.training_options import (
-    add_network,
-    add_processes,
-    add_refinements,
-    check_processes,
-    check_unchanged,
-)
+from utils.training_options import add_training, check_training
 
 
 def build_parser() -> Parser:
     parser = Parser(prog="train.py", description=__doc__)
-    add_network(parser, network_names(), loss_names())
+    add_training(parser, network_names(), loss_names(), AUGMENTATIONS)
     add_data(parser, layout_names(), seqlen=40)
     add_clips(parser)
     add_cache(parser, CACHE_MODES)
     add_optimisation(parser, OPTIMIZERS, SCHEDULES)
-    add_refinements(parser, AUGMENTATIONS)
     add_selection(parser)
     add_rule(parser, BORDERS)
     add_normalisation(parser, SOURCES)
     add_run(parser)
     add_device(parser)
-    add_processes(parser)
     add_common(parser)
     return parser
 
@@ -120,9 +112,7 @@ def settle_options() -> tuple[argparse.Namespace, Run | None, Loaded | None]:
         options.dataset = str(Path(options.dataset).absolute())
     if options.weights:
         options.weights = str(find_run(options.savepath, options.weights).folder)
-    if run:
-        check_unchanged(options, saved, run.name)
-    check_processes(options)
+    check_training(options, saved, run.name if run else None)
     if options.tensorboard:
         needs_tensorboard()
     pretrained = None

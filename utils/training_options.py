@@ -17,8 +17,10 @@ FIXED_BY_RUN = (
 )
 
 
-def add_network(parser: Parser, networks: list[str], losses: list[str]) -> None:
-    """--model and --loss."""
+def add_training(
+    parser: Parser, networks: list[str], losses: list[str], augmentations: tuple[str, ...]
+) -> None:
+    """What is trained, by how many processes, and what the published recipe does without."""
     group = parser.add_argument_group("network and loss")
     group.add_argument(
         "--model", type=one_of("model", networks), choices=networks, default="DeepPro-Plus",
@@ -29,19 +31,20 @@ def add_network(parser: Parser, networks: list[str], losses: list[str]) -> None:
         help="published: SoftIoU",
     )  # fmt: skip
     group.add_argument(
-        "--weights", type=folder, metavar="RUN",
-        help="begin with the best weights of a run, ours or released (folder, or name under "
-        "--savepath), to fine-tune them; grey levels are normalised for the new data as ever, or "
-        "with --normalize run as that run's were",
+        "--gpu_num", type=number_above(0, int), default=1, metavar="N",
+        help="processes that train together, a GPU each, as torchrun --nproc_per_node N starts "
+        "them; a step takes N x batch_size clips",
     )  # fmt: skip
-
-
-def add_refinements(parser: Parser, augmentations: tuple[str, ...]) -> None:
-    """What the published recipe does without."""
     group = parser.add_argument_group("beyond the published recipe, off by default")
     group.add_argument(
+        "--weights", type=folder, metavar="RUN",
+        help="begin with the best weights of a run, ours or released (folder, or name under "
+        "--savepath), to fine-tune them; grey levels are normalised as in any training, or with "
+        "--normalize run as that run's were",
+    )  # fmt: skip
+    group.add_argument(
         "--ema", type=probability, metavar="DECAY",
-        help="keep a running average of the weights, new = DECAY x old + (1 - DECAY) x weights "
+        help="keep a running average of the weights, DECAY x average + (1 - DECAY) x weights "
         "after every step; it is what is validated and used. DECAY such as 0.99",
     )  # fmt: skip
     group.add_argument(
@@ -50,7 +53,8 @@ def add_refinements(parser: Parser, augmentations: tuple[str, ...]) -> None:
     )  # fmt: skip
     group.add_argument(
         "--augment", choices=augmentations, default=augmentations[0],
-        help="turn clips over by chance",
+        help="flip: clips left to right and upside down by chance, for Plus: DeepPro answers a "
+        "flipped clip with the flipped map anyway",
     )  # fmt: skip
     group.add_argument(
         "--tensorboard", action=argparse.BooleanOptionalAction, default=False,
@@ -58,19 +62,18 @@ def add_refinements(parser: Parser, augmentations: tuple[str, ...]) -> None:
     )  # fmt: skip
 
 
-def add_processes(parser: Parser) -> None:
-    """--gpu_num."""
-    parser.add_argument(
-        "--gpu_num",
-        type=number_above(0, int),
-        default=1,
-        metavar="N",
-        help="processes that train together, a GPU each, as started by torchrun --nproc_per_node N",
-    )
+def check_training(options: argparse.Namespace, saved: dict, run: str | None) -> None:
+    """InputError for options that do not fit the processes or the run that goes on.
 
-
-def check_processes(options: argparse.Namespace) -> None:
-    """InputError, with the command to run, where other than --gpu_num processes were started."""
+    Args:
+        saved: the options of that run; empty, and `run` None, for a fresh one.
+    """
+    for key in FIXED_BY_RUN if run else ():
+        if getattr(options, key) != saved.get(key):
+            raise InputError(
+                f"--{key} {getattr(options, key)}: {run} was begun with {saved.get(key)}; "
+                "leave it out, or begin a fresh run"
+            )
     if options.gpu_num not in (1, processes()):
         again = shlex.join(["torchrun", f"--nproc_per_node={options.gpu_num}", *sys.argv])
         raise InputError(
@@ -78,13 +81,3 @@ def check_processes(options: argparse.Namespace) -> None:
             f"run {again}, or say --gpu_num 1"
         )
     options.gpu_num = processes()
-
-
-def check_unchanged(options: argparse.Namespace, saved: dict, run: str) -> None:
-    """InputError where the options would mix another training into a run that goes on."""
-    for key in FIXED_BY_RUN:
-        if getattr(options, key) != saved.get(key):
-            raise InputError(
-                f"--{key} {getattr(options, key)}: {run} was begun with {saved.get(key)}; "
-                "leave it out, or begin a fresh run"
-            )
