@@ -22,6 +22,7 @@ from tests.training import (
     finish,
     one_step,
     run_train,
+    run_train_keeping_counts,
     run_train_that_fails_elsewhere,
     same,
     start,
@@ -67,27 +68,29 @@ def together(simulated, tmp_path_factory):
     root = tmp_path_factory.mktemp("log")
     arguments = (*TWO, "--datapath", simulated, "--savepath", root, "--epoch", 3)
     said = root / "said"
-    status = finish(start(run_train, *arguments, "--log_dir", "whole", count=2, said=said))
+    target = (run_train_keeping_counts, root / "validation.json")
+    status = finish(start(*target, *arguments, "--log_dir", "whole", count=2, said=said))
     assert status == [0, 0], (root / "said0").read_text() + (root / "said1").read_text()
     assert (root / "said1").read_text() == ""  # only the main process speaks
     assert (root / "said0").read_text().count("epoch 1/3") == 1
     return root / "whole"
 
 
-def test_two_processes_count_what_one_counts(together, simulated, tmp_path):
-    """The final test, and the validation of the best epoch (on the test set here)."""
+@pytest.mark.parametrize(("checkpoint", "of"), [("best", "test"), ("last", "validation")])
+def test_two_processes_count_what_one_counts(together, tmp_path, checkpoint, of):
+    """At every threshold; the last validation (on the test set here) was of the last weights."""
     options = yaml.safe_load((together / "options.yaml").read_text())
     assert options["gpu_num"] == 2
     options |= {"normalize": "run", "mean": None, "std": None, "precision": "fp32"}
-    alone, _ = score(load_network(Run(together)), Namespace(**options), tmp_path)
-    of_two = json.loads((together / "metrics.json").read_text())
-    assert of_two["sequences"] == alone["sequences"]
-    assert list(of_two["sequences"]) == list(alone["sequences"])
-    assert of_two["overall"] == alone["overall"]
-    best = max(read_records(together / "epochs.jsonl"), key=lambda r: (r["iou"] or 0, r["epoch"]))
-    overall, at = alone["overall"], alone["overall"]["thresholds"].index(0.5)
-    assert best["iou"] == overall["iou"]
-    assert (best["pd"], best["fa"]) == (overall["pd"][at], overall["fa"][at])
+    alone, _ = score(load_network(Run(together), checkpoint), Namespace(**options), tmp_path)
+    alone = alone["sequences"]
+    if of == "test":
+        of_two = json.loads((together / "metrics.json").read_text())["sequences"]
+    else:
+        of_two = json.loads((together.parent / "validation.json").read_text())
+        alone = {n: {k: v for k, v in r.items() if k != "snr"} for n, r in alone.items()}
+    assert of_two == alone
+    assert list(of_two) == list(alone)
 
 
 def test_killing_one_ends_the_other_with_a_line_and_both_go_on(together, simulated, tmp_path):

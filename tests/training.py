@@ -20,6 +20,7 @@ from utils.checkpoints import load_checkpoint
 from utils.devices import seed_everything, set_up_arithmetic
 from utils.distributed import in_parallel, is_main, joined, processes, rank
 from utils.errors import run_command
+from utils.files import write_json
 
 train = load_command("train")
 FORKED = multiprocessing.get_context("forkserver")
@@ -77,6 +78,20 @@ def run_train(*arguments) -> None:
     """train.py with these arguments."""
     sys.argv = ["train.py", *map(str, arguments)]
     run_command(train.main)
+
+
+def run_train_keeping_counts(path: Path, *arguments) -> None:
+    """train.py that leaves the counts of its last validation in a file, by sequence."""
+    evaluate = train.evaluate
+
+    def keep(*more) -> dict:
+        counts = evaluate(*more)
+        if is_main():
+            write_json(path, {name: count.report() for name, count in counts.items()})
+        return counts
+
+    train.evaluate = keep
+    run_train(*arguments)
 
 
 def run_train_that_fails_elsewhere(*arguments) -> None:
