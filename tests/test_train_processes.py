@@ -56,8 +56,8 @@ def test_the_first_step_is_that_of_the_joint_batch(simulated, tmp_path):
 
 
 def test_parts_make_the_steps_of_the_joint_batch(simulated):
-    whole = [draws for _, _, draws in first_batches(simulated, 0, 1)]
-    parts = [[draws for _, _, draws in first_batches(simulated, part, 2)] for part in (0, 1)]
+    whole = [batch.draws for batch in first_batches(simulated, 0, 1)]
+    parts = [[batch.draws for batch in first_batches(simulated, part, 2)] for part in (0, 1)]
     assert whole == [[0, 1, 2, 3]]
     assert parts == [[[0, 1]], [[2, 3]]]
 
