@@ -45,8 +45,8 @@ Observer = Callable[[Sequence, int, np.ndarray], None]
 
 class Loaded(NamedTuple):
     """A network and where it comes from: its run, its checkpoint and epoch in words, its model's
-    name, the normalisation it was trained with (None where a released run does not say) and its
-    data set."""
+    name, the normalisation it was trained with (None where a released run does not say), its
+    data set, and the report of its validation (None for a released run)."""
 
     network: nn.Module
     model: str
@@ -54,6 +54,7 @@ class Loaded(NamedTuple):
     checkpoint: str
     normalisation: Normalisation | None
     dataset: str | None
+    validation: dict | None = None
 
 
 def load_network(run: Run, checkpoint: str | int = "best", seqlen: int | None = None) -> Loaded:
@@ -77,7 +78,8 @@ def load_network(run: Run, checkpoint: str | int = "best", seqlen: int | None = 
     load_weights(network, state, model, path)
     dataset = state.get("dataset") or run.dataset
     name = f"{path.name} (epoch {state['epoch'] + 1})"
-    return Loaded(network, model, run.name, name, _normalisation_of(state, dataset), dataset)
+    normalisation, validation = _normalisation_of(state, dataset), state.get("validation")
+    return Loaded(network, model, run.name, name, normalisation, dataset, validation)
 
 
 def load_pretrained(name: str, root: str | Path, model: str, seqlen: int) -> Loaded:
@@ -110,12 +112,12 @@ def _normalisation_of(state: dict, dataset: str | None) -> Normalisation | None:
     return None if layout.mean is None else Normalisation(layout.mean, layout.std, "run")
 
 
-def load_detector(run: Run, checkpoint: str | int = "best", device="cpu") -> Detector:
-    """The Detector of a run, with the normalisation it was trained with."""
-    loaded = load_network(run, checkpoint)
-    if loaded.normalisation is None:
-        raise InputError(f"{run.folder}: does not say its mean and std: give --mean and --std")
-    return Detector(loaded.network, *loaded.normalisation[:2], device)
+def load_detector(
+    loaded: Loaded, normalisation: Normalisation, options: argparse.Namespace
+) -> Detector:
+    """The Detector of a network, as the options device, gpu and precision say."""
+    device = choose_device(options.device, options.gpu)
+    return Detector(loaded.network, *normalisation[:2], device, options.precision)
 
 
 def evaluate(
@@ -281,14 +283,13 @@ def build_detector(
     loaded: Loaded, options: argparse.Namespace, layout: Layout, sequences: list[Sequence]
 ) -> tuple[Detector, Normalisation]:
     """The Detector of a loaded network for a data set, and where its mean and std are from."""
-    device = choose_device(options.device, options.gpu)
     # A run on the data set it was trained on keeps the mean and std it was trained with.
     own = loaded.normalisation is not None and loaded.dataset == layout.name
     normalisation = choose_normalisation(
         layout, sequences, mean=options.mean, std=options.std, of_run=loaded.normalisation,
         prefer="run" if own and options.normalize == "dataset" else options.normalize,
     )  # fmt: skip
-    return Detector(loaded.network, *normalisation[:2], device, options.precision), normalisation
+    return load_detector(loaded, normalisation, options), normalisation
 
 
 def train_one_epoch(

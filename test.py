@@ -48,6 +48,7 @@ from utils.options import (
     add_data,
     add_device,
     add_normalisation,
+    add_precision,
     add_rule,
     folder,
     number_above,
@@ -98,10 +99,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add_challenge(parser, CENTROIDS, IDS)
     add_device(parser)
-    parser.add_argument(
-        "--precision", choices=list(PRECISIONS), default="fp32",
-        help="arithmetic of the network; bf16 and fp16 are for GPUs and change counts a little",
-    )  # fmt: skip
+    add_precision(parser, list(PRECISIONS))
     parser.add_argument(
         "--batch_size", type=number_above(0, int), default=1,
         help="published flag; windows are processed one at a time whatever it says",

@@ -65,7 +65,7 @@ from utils.options import (
 )
 from utils.pictures import ExampleCollector
 from utils.plots import plot_training
-from utils.reports import OPERATING_POINT, epoch_line, print_results
+from utils.reports import at_threshold, epoch_line, print_results
 from utils.runs import Run, create_run, find_run
 from utils.schedules import (
     OPTIMIZERS,
@@ -218,12 +218,11 @@ class Training:
         clock = Stopwatch(self.device)
         counts, examples = self.validate(f"{label} validation")
         clock.lap("validation")
-        values = (counts.iou, *counts.at(OPERATING_POINT))
-        values = [None if value != value else value for value in values]  # NaN: nothing to find
-        record |= dict(zip(("iou", "pd", "fa"), values, strict=True))
+        report = counts.report()
+        record |= {"iou": report["iou"], **{k: at_threshold(report)[k] for k in ("pd", "fa")}}
         record["validation_seconds"] = round(clock.total(), 3)
         self.records.append(record)
-        self.save(record["iou"] or 0.0)
+        self.save(record["iou"] or 0.0, report)
         if self.board:
             self.board.show(record, examples, f"{options.model}, {label}")
         self.log.say(epoch_line(record, options.epoch))
@@ -261,7 +260,7 @@ class Training:
         counts = evaluate(detector, self.plan.validation, rule, [pictures], label)
         return sum(counts.values(), start=Counts(rule.thresholds)), pictures.examples
 
-    def save(self, iou: float) -> None:
+    def save(self, iou: float, validation: dict) -> None:
         """Write the epoch's checkpoints, log line and plot; each appears whole or not at all."""
         options, run, number = self.options, self.run, self.epoch + 1
         best = iou >= self.best
@@ -279,6 +278,7 @@ class Training:
             "std": self.std,
             "best_iou": self.best,
             "records": self.records,
+            "validation": validation,  # predict.py --target_fa reads it
         }
         if best:
             save_checkpoint(run.checkpoint("best"), state)

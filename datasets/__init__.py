@@ -4,9 +4,15 @@ from datasets.augmentation import AUGMENTATIONS
 from datasets.caching import MODES as CACHE_MODES
 from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.layouts import Layout, find_layout, layout_names
-from datasets.normalisation import SOURCES, Normalisation, choose_normalisation
+from datasets.normalisation import (
+    SOURCES,
+    Normalisation,
+    choose_input_normalisation,
+    choose_normalisation,
+)
 from datasets.plan import Plan, make_plan
 from datasets.sequences import Sequence, open_split
+from datasets.sources import Source, open_sources
 from datasets.targets import TrueTargets, read_targets
 from datasets.truth import read_snr, snr_subsets
 
@@ -20,12 +26,15 @@ __all__ = [
     "Normalisation",
     "Plan",
     "Sequence",
+    "Source",
     "TrueTargets",
+    "choose_input_normalisation",
     "choose_normalisation",
     "find_layout",
     "layout_names",
     "load_batches",
     "make_plan",
+    "open_sources",
     "open_split",
     "read_snr",
     "read_targets",

@@ -10,6 +10,7 @@ from datasets.layouts import Layout
 from datasets.sequences import Sequence
 from utils.errors import InputError
 
+FAR = 4.0  # standard deviations of the run's grey levels
 SOURCES = ("dataset", "run", "images")
 
 
@@ -49,6 +50,56 @@ def choose_normalisation(
     if not std > 0:
         raise InputError("all frames are one flat grey: no standard deviation to divide by")
     return Normalisation(mean, std, "images")
+
+
+def choose_input_normalisation(
+    window: np.ndarray,
+    prefer: str | None,
+    of_run: Normalisation | None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> tuple[Normalisation, list[str]]:
+    """Mean and std for frames that belong to no data set, and what the user should know of them.
+
+    Args:
+        window: the first frames, [n, H, W].
+        prefer: `run`, `auto` (see robust_normalisation), or None: run for 8-bit frames, auto for
+            the others, whose grey levels no run knows.
+        mean, std: given by hand they win.
+    """
+    if mean is not None:
+        return Normalisation(mean, std, "given"), []
+    if prefer == "auto" or (prefer is None and (of_run is None or window.dtype != np.uint8)):
+        return robust_normalisation(window), []
+    if of_run is None:
+        raise InputError(
+            "the run does not say its mean and std: use --normalize auto, or give --mean and --std"
+        )
+    median = float(np.median(window))
+    if abs(median - of_run.mean) <= FAR * of_run.std:
+        return of_run, []
+    return of_run, [
+        f"grey levels around {median:.1f} are far from those of the run (mean {of_run.mean:.1f}, "
+        f"std {of_run.std:.1f}): try --normalize auto"
+    ]
+
+
+def robust_normalisation(frames: np.ndarray) -> Normalisation:
+    """The median of frames [n, H, W] for the mean, 1.4826 times the median absolute deviation from
+    it for the standard deviation (which it is, of a normal distribution).
+
+    Where more than half of the pixels have one level, the plain standard deviation. Raises
+    InputError if all have.
+    """
+    median = float(np.median(frames))
+    deviation = np.abs(frames.astype(np.float32) - np.float32(median))
+    std = 1.4826 * float(np.median(deviation)) or float(np.std(frames, dtype=np.float64))
+    if not std > 0:
+        raise InputError(
+            "the first window is one flat grey, which has no standard deviation to divide by: use "
+            "--normalize run, or give --mean and --std"
+        )
+    return Normalisation(median, std, "median and MAD of the first window")
 
 
 def grey_statistics(sequences: list[Sequence], most: int = 400) -> tuple[float, float]:

@@ -8,6 +8,7 @@ other) to --out. Sequences without masks are shown as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,23 +20,18 @@ from matplotlib.patches import Rectangle
 
 from datasets.layouts import find_layout, layout_names
 from datasets.sequences import Sequence, open_split
-from utils.errors import InputError, run_command
+from utils.errors import run_command
 from utils.files import writable_folder, written_whole
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
+from utils.overlay import captioned, display_range, fitting_size, letterbox
 from utils.plots import TRUTH
+from utils.video import video_written_whole
 
 COLUMNS = 6  # frames of a sequence on the contact sheet
 MARGIN = 4  # between a target and its box, in pixels of the picture it is drawn in
 VIDEO_SIDE = 640  # longer side of the video's picture
-STRIP = 26  # height of the line of text above the picture
 RATE = 10  # frames a second
-
-
-def display_range(frame: np.ndarray) -> tuple[float, float]:
-    """The grey levels to show as black and as white: percentiles 0.5 and 99.8, 1 apart at least."""
-    low, high = np.percentile(frame, (0.5, 99.8))
-    return float(low), float(max(high, low + 1))
 
 
 def target_boxes(mask: np.ndarray) -> np.ndarray:
@@ -82,27 +78,15 @@ def _spread(length: int, most: int) -> list[int]:
 
 
 def picture_size(sequences: list[Sequence]) -> tuple[int, int]:
-    """(H, W) of the video's picture: the largest frame, at a longer side of VIDEO_SIDE, both even
-    (which MPEG-4 needs)."""
-    height, width = max((s.size for s in sequences), key=lambda size: size[0] * size[1])
-    scale = VIDEO_SIDE / max(height, width)
-    return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
+    """(H, W) of the video's picture: that of the largest frame, at a longer side of VIDEO_SIDE."""
+    return fitting_size(max((s.size for s in sequences), key=math.prod), VIDEO_SIDE)
 
 
-def letterbox(
+def draw_boxes(
     frame: np.ndarray, boxes: np.ndarray, levels: tuple[float, float], size: tuple[int, int]
 ) -> np.ndarray:
     """A frame with its boxes, as large as fits and centred on black: [*size, 3] uint8 BGR."""
-    low, high = levels
-    grey = np.clip((frame.astype(np.float32) - low) * (255 / (high - low)), 0, 255)
-    scale = min(size[0] / frame.shape[0], size[1] / frame.shape[1])
-    height, width = (max(1, round(n * scale)) for n in frame.shape)
-    # Pixels stay visible where the frame grows, and small targets where it shrinks.
-    method = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
-    scaled = cv2.resize(np.rint(grey).astype(np.uint8), (width, height), interpolation=method)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    picture = np.zeros((*size, 3), np.uint8)
-    picture[top : top + height, left : left + width] = scaled[:, :, None]
+    picture, scale, left, top = letterbox(frame, levels, size)
     colour = tuple(int(TRUTH[i : i + 2], 16) for i in (5, 3, 1))  # B, G, R
     for x, y, w, h in boxes:
         corner = (round(left + x * scale) - MARGIN, round(top + y * scale) - MARGIN)
@@ -111,51 +95,25 @@ def letterbox(
     return picture
 
 
-def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture below a strip with one line of text, which shrinks until it fits."""
-    strip = np.zeros((STRIP, *picture.shape[1:]), np.uint8)
-    font, width = cv2.FONT_HERSHEY_SIMPLEX, picture.shape[1] - 12
-    needed = cv2.getTextSize(text, font, 0.5, 1)[0][0]
-    size = 0.5 * min(1, width / max(1, needed))
-    cv2.putText(strip, text, (6, STRIP - 8), font, size, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.vstack([strip, picture])
-
-
 def video_pictures(sequences: list[Sequence]) -> Iterator[np.ndarray]:
     """All frames of all sequences as pictures of one size, uint8 BGR."""
     size = picture_size(sequences)
     for sequence in sequences:
         levels = display_range(sequence.frames(0, 1)[0])
         for index in range(len(sequence)):
-            picture = letterbox(*read_with_boxes(sequence, index), levels, size)
-            yield _captioned(picture, f"{sequence.name}  {index + 1} / {len(sequence)}")
+            picture = draw_boxes(*read_with_boxes(sequence, index), levels, size)
+            yield captioned(picture, f"{sequence.name}  {index + 1} / {len(sequence)}")
 
 
 def write_video(path: Path, sequences: list[Sequence]) -> None:
     """An MP4 of the sequences, one after the other; InputError if OpenCV cannot write it."""
-    height, width = picture_size(sequences)
-    total = sum(map(len, sequences))
-    with written_whole(path) as temporary, progress(total, "frame", "video") as bar:
-        code = cv2.VideoWriter_fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(temporary), code, RATE, (width, height + STRIP))
-        try:
-            if not writer.isOpened():
-                raise InputError(f"{path}: this OpenCV cannot write MP4 video (mp4v); install "
-                                 "opencv-python-headless from PyPI")  # fmt: skip
-            for picture in video_pictures(sequences):
-                writer.write(picture)
-                bar.update()
-        finally:
-            writer.release()
-        if _length(temporary) != total:  # the writer itself says nothing
-            raise InputError(f"{path}: the video came out short; is there space on the disk?")
-
-
-def _length(path: Path) -> int:
-    video = cv2.VideoCapture(str(path))
-    length = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    video.release()
-    return length
+    with (
+        video_written_whole(path, RATE) as writer,
+        progress(sum(map(len, sequences)), "frame", "video") as bar,
+    ):
+        for picture in video_pictures(sequences):
+            writer.write(picture)
+            bar.update()
 
 
 def build_parser() -> Parser:

@@ -217,7 +217,7 @@ def open_sequence(
     folder = root / _fill(layout.frames, layout, split, name)
     if not folder.is_dir():
         return None, [f"{folder}: no such folder, but the {split} list names {name}"]
-    frames = _images_in(folder)
+    frames = images_in(folder)
     if not frames:
         kinds = ", ".join(s[1:] for s in IMAGE_SUFFIXES)
         return None, [f"{folder}: holds no frames (files of {kinds})"]
@@ -282,10 +282,11 @@ def _sequences_on_disk(layout: Layout, root: Path, split: str) -> list[str]:
     base = root / before
     shown = (p for p in base.glob("*") if p.is_dir() and not p.name.startswith("."))
     candidates = sorted(shown, key=natural_order)
-    return [p.name for p in candidates if _images_in(Path(f"{p}{after}"))]
+    return [p.name for p in candidates if images_in(Path(f"{p}{after}"))]
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order, hidden ones left out; none if it is none."""
     if not folder.is_dir():
         return []
     files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -295,7 +296,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _pair(frames: list[Path], folder: Path) -> tuple[tuple[Path, ...], list[str]]:
     """The mask of every frame by number, and what does not pair."""
-    masks = {natural_order(path): path for path in _images_in(folder)}
+    masks = {natural_order(path): path for path in images_in(folder)}
     faults = [
         f"{path}: a frame without its mask in {folder}"
         for path in frames

@@ -90,6 +90,7 @@ _FIELDS = {  # what a checkpoint may say besides its weights
     "optimizer_state_dict": dict,
 }
 _AVERAGED = {"raw_state_dict": dict, "averaged": int}  # beside the average of the weights
+_MORE = {"validation": dict}  # the counts of the epoch's; training can go on without
 
 
 def _check_fields(path: Path, state) -> None:
@@ -102,7 +103,7 @@ def _check_fields(path: Path, state) -> None:
             f"{path}: holds no `model_state_dict` of tensors; not a checkpoint of ours"
         )
     state.setdefault("epoch", 0)
-    for key, kind in (_FIELDS | _AVERAGED).items():
+    for key, kind in (_FIELDS | _AVERAGED | _MORE).items():
         if key in state and not isinstance(state[key], kind):
             raise InputError(f"{path}: `{key}` is {state[key]!r:.40}; expected {kind.__name__}")
     if not 0 < state.get("seqlen", 1) <= LONGEST_WINDOW:

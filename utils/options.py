@@ -8,6 +8,8 @@ import yaml
 
 from utils.errors import InputError, nearest, unknown_name
 
+SECTIONS = ("train", "test", "predict")  # of a configuration file
+
 
 class Parser(argparse.ArgumentParser):
     """argparse that shows defaults, takes no abbreviations, and raises InputError in one line."""
@@ -97,7 +99,8 @@ def add_common(parser: Parser) -> None:
     """The options of every command: --config and --debug."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE.yaml",
-        help="options from a YAML file with the sections train: and test:; the command line wins",
+        help="options from a YAML file with a section for each command, such as train:; "
+        "the command line wins",
     )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
@@ -264,6 +267,14 @@ def add_device(parser: Parser) -> None:
     group.add_argument("--gpu", metavar="N", help="which GPU, by number (published default: 0)")
 
 
+def add_precision(parser: Parser, precisions: list[str]) -> None:
+    """--precision."""
+    parser.add_argument(
+        "--precision", choices=precisions, default=precisions[0],
+        help="arithmetic of the network; bf16 and fp16 are for GPUs and change scores a little",
+    )  # fmt: skip
+
+
 def parse_options(
     parser: Parser, section: str, argv: list[str] | None = None, saved: dict | None = None
 ) -> argparse.Namespace:
@@ -284,8 +295,9 @@ def read_section(path: Path, section: str) -> dict:
     """One section of a configuration file; InputError if the file or a section is unusable."""
     values = read_yaml(path)
     for key in values:
-        if key not in ("train", "test"):
-            raise InputError(f"{path}: unknown section {key!r}: expected train: and test:")
+        if key not in SECTIONS:
+            wanted = ", ".join(f"{section}:" for section in SECTIONS)
+            raise InputError(f"{path}: unknown section {key!r}: expected {wanted}")
     chosen = values.get(section) or {}
     if not isinstance(chosen, dict):
         raise InputError(f"{path}: {section}: expected `option: value` lines")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -41,3 +42,26 @@ def end_with_main() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def stop_when_told(wanted: bool = True) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, for the loop inside to end in its own time.
+
+    The second one interrupts as usual; so does the first where this is not wanted.
+    """
+    told = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def tell(number, frame) -> None:
+        told.set()
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    for number in before if wanted else ():
+        signal.signal(number, tell)
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

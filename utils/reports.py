@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from utils.errors import InputError
 from utils.files import write_json, write_text
 from utils.plots import plot_roc
 
@@ -75,6 +76,20 @@ def at_threshold(report: dict, threshold: float = OPERATING_POINT) -> dict:
     """One row of a report: hits, false_pixels, pd and fa at a threshold."""
     i = report["thresholds"].index(threshold)
     return {key: report[key][i] for key in ("hits", "false_pixels", "pd", "fa")}
+
+
+def operating_point(report: dict, fa: float) -> int:
+    """Index of the lowest threshold with a false-alarm rate of at most `fa`.
+
+    Raises InputError if there is none.
+    """
+    rates = [float("inf") if rate is None else rate for rate in report["fa"]]
+    allowed = [i for i, rate in enumerate(rates) if rate <= fa]
+    if not allowed:
+        raise InputError(
+            f"Fa is above {fa:g} at every threshold; at least {min(rates):.1e} is possible"
+        )
+    return min(allowed, key=lambda i: report["thresholds"][i])
 
 
 def results_table(reports: dict[str, dict]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from utils.errors import InputError, run_command
 from utils.options import Parser, folder, number_above, picture
 from utils.plots import plot_snr_curve
-from utils.reports import text_table
+from utils.reports import operating_point, text_table
 
 
 class Curve(NamedTuple):
@@ -36,13 +36,10 @@ def snr_curve(results: dict, fa: float, bins: int) -> Curve:
         fa: the highest false-alarm rate over the whole set.
     """
     overall = results["overall"]
-    allowed = [i for i, rate in enumerate(overall["fa"]) if rate <= fa]
-    if not allowed:
-        raise InputError(
-            f"{results['model']}: Fa is above {fa} at every threshold; at least "
-            f"{min(overall['fa']):.1e} is possible: raise --fa"
-        )
-    point = min(allowed, key=lambda i: overall["thresholds"][i])
+    try:
+        point = operating_point(overall, fa)
+    except InputError as error:
+        raise InputError(f"{results['model']}: {error}: raise --fa") from None
     known = [r for r in results["sequences"].values() if r["snr"] is not None and r["targets"]]
     if len(known) < bins:
         raise InputError(

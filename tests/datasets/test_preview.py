@@ -8,6 +8,7 @@ from datasets import preview
 from datasets.sequences import Sequence
 from tests.conftest import write_frames, write_image
 from tests.datasets.test_sequences import write_list
+from utils.overlay import STRIP
 
 GREEN = (0x59, 0xC7, 0x35)  # B, G, R
 
@@ -52,19 +53,19 @@ def test_sheet_and_video_show_every_sequence(folder, run_main):
     assert sheet.shape[1] == round(2.1 * 6 * 110)
     assert columns[0] < sheet.shape[1] / 6 < sheet.shape[1] * 5 / 6 < columns[-1]
     pictures = read_video(folder / "out/preview.mp4")
-    assert [p.shape for p in pictures] == [(480 + preview.STRIP, 640, 3)] * 10
+    assert [p.shape for p in pictures] == [(480 + STRIP, 640, 3)] * 10
     for i, picture in enumerate(pictures[:7]):  # the target's box; 20 video pixels a pixel
-        edge = picture[preview.STRIP + 10 * 20 : preview.STRIP + 12 * 20, (5 + i) * 20 - 4]
+        edge = picture[STRIP + 10 * 20 : STRIP + 12 * 20, (5 + i) * 20 - 4]
         blue, green, red = edge.astype(int).mean(axis=0)
         assert green > blue + 25
         assert green > red + 25
     for picture in pictures[7:]:
-        assert (picture[preview.STRIP :, :180] < 40).all()  # letterbox
-        inside = picture[preview.STRIP :, 200:440]
+        assert (picture[STRIP:, :180] < 40).all()  # letterbox
+        inside = picture[STRIP:, 200:440]
         assert inside.min() < 40  # 16 bits over the whole range of the display
         assert inside.max() > 200
     for picture in pictures:
-        assert picture[: preview.STRIP].max() > 150  # text
+        assert picture[:STRIP].max() > 150  # text
 
 
 def test_no_masks_one_frame_and_a_share_of_the_sequences(tmp_path, run_main):
@@ -91,14 +92,14 @@ def test_some_clips_may_lack_masks(folder, run_main):
 def test_letterbox_places_grey_levels_and_boxes():
     frame = np.uint16([[100, 300], [200, 200]])
     boxes = np.array([[1, 0, 1, 1]])
-    picture = preview.letterbox(frame, boxes[:0], (100, 300), (40, 60))
+    picture = preview.draw_boxes(frame, boxes[:0], (100, 300), (40, 60))
     assert picture.shape == (40, 60, 3)
     assert not picture[:, :10].any()
     assert not picture[:, 50:].any()
     assert picture[0, 10].tolist() == [0, 0, 0]
     assert picture[19, 49].tolist() == [255, 255, 255]
     assert picture[20, 10].tolist() == [128, 128, 128]
-    drawn = preview.letterbox(frame, boxes, (100, 300), (40, 60))
+    drawn = preview.draw_boxes(frame, boxes, (100, 300), (40, 60))
     changed = np.argwhere((drawn != picture).any(axis=2))
     assert changed.min(axis=0).tolist() == [0, 25]  # target from 30 to 50, margin 4, line 3
     assert changed.max(axis=0).tolist() == [25, 55]

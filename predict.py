@@ -1,0 +1,342 @@
+"""Detect targets in any video with a trained run.
+
+  python predict.py INPUT --weights RUN
+
+INPUT is a folder of images, a video, a multi-page TIFF, a .npy or .npz stack [N, H, W], a glob in
+quotes, the number of a camera or the address of a stream; there may be several. RUN is the folder
+of a run (ours or a released one), or its name under --logpath. For each INPUT a folder
+predictions/<its name>/ (see --output) gets
+
+  detections.csv     a line a detection, written as they come; detections.json: the same, and tracks
+  overlay.mp4        the frames with boxes, scores and tracks, the probability map in a corner
+  contact_sheet.png  twelve of its pictures
+  summary.json       what was done with which options, counts, speed
+
+An INPUT that was finished before is skipped. A camera or a stream ends with Ctrl-C.
+"""
+
+import argparse
+import gzip
+import json
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from datasets import Source, choose_input_normalisation, open_sources
+from engine import Loaded, load_detector, load_network
+from models import PRECISIONS, Tracker, find_detections
+from models.windows import overlap
+from utils.devices import choose_device, set_up_arithmetic
+from utils.errors import InputError, Interrupted, explain, run_command
+from utils.files import locked, writable_folder, write_json
+from utils.logs import progress
+from utils.options import (
+    Parser,
+    add_common,
+    add_device,
+    add_precision,
+    folder,
+    number_above,
+    parse_options,
+)
+from utils.overlay import draw_predictions, thumbnail
+from utils.pictures import ProbabilityWriter
+from utils.prediction_options import DEFAULT_RATE, add_detection, add_input, add_output
+from utils.predictions import (
+    Row,
+    detection_writer,
+    keep_tracks,
+    read_detections,
+    write_json_detections,
+)
+from utils.processes import stop_when_told
+from utils.reports import operating_point, versions
+from utils.runs import find_run
+from utils.video import VideoWriter, open_video, read_pictures
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="predict.py", description=__doc__)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="see above")
+    group = parser.add_argument_group("run")
+    group.add_argument("--weights", type=folder, required=True, metavar="RUN", help="see above")
+    group.add_argument(
+        "--logpath", type=folder, default="./log/", help="folder that holds the runs"
+    )
+    group.add_argument(
+        "--epoch", type=number_above(0, int), metavar="N",
+        help="checkpoint epoch_N_model.pth; default: the best",
+    )  # fmt: skip
+    add_input(parser)
+    add_detection(parser)
+    add_output(parser)
+    add_device(parser)
+    add_precision(parser, list(PRECISIONS))
+    add_common(parser)
+    return parser
+
+
+# Options that the results depend on: with others, a finished input is not the same.
+DECISIVE = (
+    *("normalize", "mean", "std", "skip_bad", "frames", "min_area", "gate", "growth", "misses"),
+    *("observations", "confirmed_only", "save_maps", "video", "fps", "precision"),
+)
+
+
+def choose_threshold(options: argparse.Namespace, loaded: Loaded) -> tuple[float, str]:
+    """The threshold and where it comes from.
+
+    Raises InputError if a false-alarm rate is asked of a run that does not know its own.
+    """
+    if options.target_fa is None:
+        given = options.threshold is not None
+        return (options.threshold, "given") if given else (0.5, "default")
+    if options.threshold is not None:
+        raise InputError("--threshold and --target_fa: give one of them")
+    if not loaded.validation:
+        raise InputError(
+            f"--target_fa: {loaded.run} holds no validation results (a released run, or trained "
+            "before they were kept): give --threshold"
+        )
+    try:
+        point = operating_point(loaded.validation, options.target_fa)
+    except InputError as error:
+        raise InputError(f"--target_fa: on validation data {error}: raise it") from None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"--target_fa: the validation results of {loaded.run} are torn") from None
+    return loaded.validation["thresholds"][point], (
+        f"lowest with Fa <= {options.target_fa:g} on {loaded.validation['pixels']} validation "
+        f"pixels, where Fa = {loaded.validation['fa'][point]:.1e}, "
+        f"Pd = {loaded.validation['pd'][point]}"
+    )
+
+
+class Prediction:
+    """One input under way: first detections, frame by frame; then what is made of them all."""
+
+    def __init__(self, source: Source, loaded: Loaded, options: argparse.Namespace, recorded: dict):
+        self.source, self.loaded, self.options, self.recorded = source, loaded, options, recorded
+        self.folder = options.output / source.name
+        self.scratch = self.folder / ".work"
+        self.table = self.folder / "detections.csv"
+        self.tracker = Tracker(options.gate, options.growth, options.misses, options.observations)
+        self.reading: deque[tuple[str | None, float]] = deque()  # fault and time, by frame read
+        self.faults: list[str] = []
+        self.frames = 0  # answered so far
+        self.waited, self.longest, self.behind = 0.0, 0.0, 0  # seconds; frames
+
+    def run(self) -> dict:
+        """Do everything; the summary. What an earlier run left in the folder is replaced."""
+        (self.folder / "summary.json").unlink(missing_ok=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
+        try:
+            began = time.perf_counter()
+            with stop_when_told(self.source.live) as told:
+                self.detect(self.read(told))
+            return self.finish(time.perf_counter() - began)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{self.frames} frames of {self.source.name} are in {self.table}; run again to "
+                "begin it anew (finished inputs are skipped)"
+            ) from None
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def read(self, told) -> Iterator[np.ndarray]:
+        """The frames [H, W], until there are no more or `told` is set."""
+        recording = VideoWriter(self.scratch / "seen.avi", DEFAULT_RATE, "MJPG")
+        try:
+            frames = self.source.frames(self.options.skip_bad)
+            for levels, fault in islice(frames, self.options.frames):
+                self.reading.append((fault, time.perf_counter()))
+                if self.source.live:  # cannot be read again for the pictures
+                    recording.write(levels)
+                yield levels
+                if told.is_set():
+                    return
+        finally:
+            recording.close()
+
+    def detect(self, frames: Iterator[np.ndarray]) -> None:
+        """Write detections.csv, a frame as soon as its map is there."""
+        options, name = self.options, self.source.name
+        head = list(islice(frames, self.loaded.network.seqlen))
+        self.shape, self.depth = head[0].shape, str(head[0].dtype)
+        self.normalisation, self.warnings = choose_input_normalisation(
+            np.stack(head), options.normalize, self.loaded.normalisation, options.mean, options.std
+        )
+        for warning in self.warnings:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
+        detector = load_detector(self.loaded, self.normalisation, options)
+        save = ProbabilityWriter(self.folder / "visual") if options.save_maps else None
+        length = self.source.length and min(self.source.length, options.frames or sys.maxsize)
+        with (
+            detection_writer(self.table) as write,
+            gzip.open(self.scratch / "maps.gz", "wb", compresslevel=1) as maps,
+            progress(length or options.frames, "frame", name) as bar,
+        ):
+            for i, scores in enumerate(detector.stream(chain(head, frames))):
+                write(self.rows(scores))
+                maps.write(thumbnail(scores).tobytes())
+                if save:
+                    save(self.source, i, scores)
+                bar.update()
+
+    def rows(self, scores: np.ndarray) -> list[Row]:
+        """The detections of the next frame, by its probability map [H, W]."""
+        self.behind = max(self.behind, len(self.reading))
+        fault, read_at = self.reading.popleft()
+        waited = time.perf_counter() - read_at
+        self.waited, self.longest = self.waited + waited, max(self.longest, waited)
+        self.frames += 1
+        if fault:
+            self.faults.append(f"frame {self.frames}: {fault}")
+        threshold, least = self.recorded["threshold"], self.options.min_area
+        found = [] if fault else find_detections(scores, threshold, least)
+        tracks = self.tracker.update(found)
+        return [
+            Row(self.frames, track=track, **d._asdict())
+            for d, track in zip(found, tracks, strict=True)
+        ]
+
+    def finish(self, seconds: float) -> dict:
+        """Make everything else of detections.csv, the frames (once more) and the small maps."""
+        options, source = self.options, self.source
+        if options.confirmed_only:
+            keep_tracks(self.table, self.tracker.confirmed)
+        protocol = self.protocol()
+        counts = write_json_detections(
+            self.folder / "detections.json", read_detections(self.table),
+            {"input": source.place, "frames": self.frames, "protocol": protocol},
+            self.tracker.confirmed,
+        )  # fmt: skip
+        with gzip.open(self.scratch / "maps.gz") as maps:
+            draw_predictions(
+                self.folder, source.name, self.again(), self.frames, self.table, maps,
+                self.tracker.confirmed,
+                (options.fps or source.rate or DEFAULT_RATE) if options.video else None,
+            )  # fmt: skip
+        summary = {
+            "input": {
+                "place": source.place, "frames": self.frames, "size": list(self.shape),
+                "levels": self.depth, "frames_per_second": source.rate, "bad_frames": self.faults,
+            },
+            **counts,
+            "speed": {
+                "seconds": round(seconds, 3),
+                "frames_per_second": round(self.frames / seconds, 3),
+                "latency_seconds": {
+                    "mean": round(self.waited / self.frames, 4), "most": round(self.longest, 4)
+                },
+                "latency_frames": self.behind - 1,
+            },
+            "warnings": self.warnings,
+            "protocol": protocol,
+            "options": self.recorded,
+        }  # fmt: skip
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+    def again(self) -> Iterator[np.ndarray]:
+        """The frames [H, W] once more, those of a camera or stream from what was recorded."""
+        if self.source.live:
+            seen = read_pictures(open_video(str(self.scratch / "seen.avi")))
+            return (picture[:, :, 2] for picture in seen)
+        return (levels for levels, _ in self.source.frames(self.options.skip_bad))
+
+    def protocol(self) -> dict:
+        """Everything that a number depends on."""
+        options, seqlen = self.options, self.loaded.network.seqlen
+        return {
+            "run": self.loaded.run,
+            "model": self.loaded.model,
+            "checkpoint": self.loaded.checkpoint,
+            "threshold": self.recorded["threshold"],
+            "threshold_source": self.recorded["threshold_source"],
+            "comparison": "score >= threshold, in float64",
+            "components": f"8-connected, of at least {options.min_area} pixels",
+            "tracks": {k: getattr(options, k) for k in ("gate", "growth", "misses", "observations")}
+            | {"only_confirmed": options.confirmed_only},
+            "seqlen": seqlen,
+            "overlap": overlap(seqlen),
+            "fusion": "maximum of the sigmoid",
+            "normalisation": self.normalisation._asdict(),
+            "bad_frames": "the one before stands in, nothing is reported",
+            "precision": options.precision,
+            "device": str(choose_device(options.device, options.gpu)),
+            "versions": versions(),
+        }
+
+
+def is_finished(folder: Path, recorded: dict, live: bool) -> bool:
+    """Whether an input was finished before. InputError if it was, but with other options."""
+    try:
+        before = json.loads((folder / "summary.json").read_text())["options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if live:
+        raise InputError(f"{folder} holds an earlier recording: --overwrite, or another --output")
+    for key, value in recorded.items():
+        if before.get(key) != value:
+            raise InputError(
+                f"{folder} was made with {key} {before.get(key)}, now it is {value}: "
+                "--overwrite, or another --output"
+            )
+    return True
+
+
+def predict(source: Source, loaded: Loaded, options: argparse.Namespace, recorded: dict) -> str:
+    """Detect in one input; a line that says what came out."""
+    place = options.output / source.name
+    if source.folder and source.folder in (place.resolve(), *place.resolve().parents):
+        raise InputError(f"{place} lies inside the input {source.place}: name another --output")
+    recorded = {"input": str(Path(source.place).absolute()), **recorded}
+    if not options.overwrite and is_finished(place, recorded, source.live):
+        return f"{source.name}: finished before, in {place} (--overwrite does it anew)"
+    with locked(writable_folder(place, "name another folder with --output DIR")):
+        summary = Prediction(source, loaded, options, recorded).run()
+    bad = len(summary["input"]["bad_frames"])
+    return (
+        f"{source.name}: {summary['input']['frames']} frames"
+        + (f" ({bad} of them bad)" if bad else "")
+        + f", {summary['detections']} detections in {summary['tracks']} tracks "
+        f"({summary['confirmed_tracks']} confirmed), "
+        f"{summary['speed']['frames_per_second']:.1f} frames/s; see {place}"
+    )
+
+
+def main() -> None:
+    options = parse_options(build_parser(), "predict")
+    if (options.mean is None) != (options.std is None):
+        raise InputError("--mean and --std go together: give both or neither")
+    set_up_arithmetic()
+    sources = open_sources(options.inputs)
+    run = find_run(options.logpath, options.weights)
+    loaded = load_network(run, options.epoch or "best")
+    threshold, origin = choose_threshold(options, loaded)
+    recorded = {
+        "run": str(run.folder), "checkpoint": loaded.checkpoint, "threshold": threshold,
+        "threshold_source": origin, **{key: getattr(options, key) for key in DECISIVE},
+    }  # fmt: skip
+    failed = []
+    for source in sources:
+        try:
+            print(predict(source, loaded, options, recorded), flush=True)
+        except InputError as error:
+            if len(sources) == 1:
+                raise
+            print(explain(error)[0], file=sys.stderr)
+            failed.append(source.name)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(sources)} inputs failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,120 @@
+"""The files of detections: a CSV written as they come, a JSON made of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.files import written_whole
+
+
+class Row(NamedTuple):
+    """A line of detections.csv; frame and track count from 1, the rest is a Detection's.
+
+    x, y: centroid, the centre of the top left pixel being (0, 0). left, top, width, height: the
+    box. All in pixels.
+    """
+
+    frame: int
+    x: float
+    y: float
+    width: int
+    height: int
+    area: int
+    peak: float
+    mean: float
+    track: int
+    left: int
+    top: int
+
+
+_KINDS = {"x": float, "y": float, "peak": float, "mean": float}  # the others are whole numbers
+
+
+@contextmanager
+def detection_writer(path: Path) -> Iterator[Callable[[Iterable[Row]], None]]:
+    """A function that adds rows to a fresh detections.csv; they are on the disk when it returns."""
+    with open(path, "w", encoding="ascii", newline="") as file:
+
+        def write(rows: Iterable[Row]) -> None:
+            file.write("".join(map(_line, rows)))
+            file.flush()
+
+        file.write(",".join(Row._fields) + "\n")
+        write([])
+        yield write
+
+
+def _line(row: Row) -> str:
+    """Pixels with 3 decimals, scores with 6."""
+    texts = (
+        f"{value:.{6 if name in ('peak', 'mean') else 3}f}" if name in _KINDS else str(value)
+        for name, value in zip(Row._fields, row, strict=True)
+    )
+    return ",".join(texts) + "\n"
+
+
+def read_detections(path: Path) -> Iterator[Row]:
+    """The lines of a detections.csv, one at a time."""
+    with open(path, encoding="ascii", newline="") as file:
+        for line in csv.DictReader(file):
+            yield Row(**{name: _KINDS.get(name, int)(line[name]) for name in Row._fields})
+
+
+def by_frame(rows: Iterable[Row], frames: int) -> Iterator[list[Row]]:
+    """The rows of frame 1, 2, ... up to `frames`, in memory one frame at a time."""
+    rows = iter(rows)
+    row = next(rows, None)
+    for number in range(1, frames + 1):
+        there = []
+        while row is not None and row.frame == number:
+            there.append(row)
+            row = next(rows, None)
+        yield there
+
+
+def keep_tracks(path: Path, wanted: Callable[[int], bool]) -> None:
+    """Leave only the detections of the wanted tracks in a detections.csv."""
+    with written_whole(path) as temporary, detection_writer(temporary) as write:
+        for row in read_detections(path):
+            if wanted(row.track):
+                write([row])
+
+
+def write_json_detections(
+    path: Path, rows: Iterable[Row], heading: dict, confirmed: Callable[[int], bool]
+) -> dict[str, int]:
+    """A JSON of the heading, all detections and their tracks; how many there are of each.
+
+    Written line by line: detections may be many.
+    """
+    tracks: dict[int, dict] = {}
+    count = 0
+    with written_whole(path) as temporary, open(temporary, "w") as file:
+        file.write(json.dumps(heading, indent=1, allow_nan=False)[:-2] + ',\n "detections": [')
+        for row in rows:
+            file.write(("," if count else "") + "\n  " + json.dumps(row._asdict()))
+            count += 1
+            _note(tracks, row)
+        for number, track in tracks.items():
+            track["confirmed"] = confirmed(number)
+        lines = ",\n  ".join(map(json.dumps, tracks.values()))
+        file.write("\n ],\n" + ' "tracks": [\n  ' + lines + "\n ]\n}\n")
+    sure = sum(track["confirmed"] for track in tracks.values())
+    return {"detections": count, "tracks": len(tracks), "confirmed_tracks": sure}
+
+
+def _note(tracks: dict[int, dict], row: Row) -> None:
+    """Count a detection in with its track."""
+    track = tracks.setdefault(
+        row.track,
+        {"track": row.track, "first_frame": row.frame, "last_frame": 0, "observations": 0,
+         "peak": 0.0, "from": [row.x, row.y], "to": None},
+    )  # fmt: skip
+    track["last_frame"], track["to"] = row.frame, [row.x, row.y]
+    track["observations"] += 1
+    track["peak"] = max(track["peak"], row.peak)
