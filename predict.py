@@ -248,7 +248,8 @@ class Prediction:
         """The frames [H, W] once more, those of a camera or stream from what was recorded."""
         if self.source.live:
             seen = read_pictures(open_video(str(self.scratch / "seen.avi")))
-            return (picture[:, :, 2] for picture in seen)
+            height, width = self.shape  # what was recorded may be one wider and higher
+            return (picture[:height, :width, 2] for picture in seen)
         return (levels for levels, _ in self.source.frames(self.options.skip_bad))
 
     def protocol(self) -> dict:

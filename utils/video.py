@@ -56,7 +56,7 @@ class VideoWriter:
     """Pictures of one size into a video file.
 
     Args:
-        path: .mp4 or .avi. Sizes must be even for MPEG-4 (`mp4v`), any for `MJPG`.
+        path: .mp4 or .avi.
         rate: frames a second.
     """
 
@@ -67,7 +67,13 @@ class VideoWriter:
         self._writer = None
 
     def write(self, picture: np.ndarray) -> None:
-        """Add a picture [H, W] or [H, W, 3] (blue, green, red), uint8."""
+        """Add a picture [H, W] or [H, W, 3] (blue, green, red), uint8.
+
+        Codecs want even sizes: of an odd one the last row or column is doubled.
+        """
+        if any(n % 2 for n in picture.shape[:2]):
+            odd = [(0, n % 2) for n in picture.shape[:2]]
+            picture = np.pad(picture, [*odd, (0, 0)][: picture.ndim], mode="edge")
         if self._writer is None:
             size = picture.shape[1], picture.shape[0]
             code = cv2.VideoWriter_fourcc(*self.code)
