@@ -25,7 +25,12 @@ from datasets import (
     snr_subsets,
 )
 from metrics import Counts, ShootingRule
-from models import CLASSICAL, Detector, build_network, window_length
+from models import (
+    CLASSICAL,
+    Detector,
+    build_network,
+    window_length,
+)
 from models.windows import overlap
 from utils.checkpoints import load_checkpoint, load_weights
 from utils.devices import choose_device

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from datasets import SOURCES, layout_names, read_targets
+from datasets import SOURCES, choose_sequences, layout_names, read_snr, read_targets, snr_subsets
 from engine import (
     Loaded,
     build_detector,
@@ -26,7 +26,23 @@ from engine import (
     score,
 )
 from metrics import BORDERS, Association, associate
-from models import CENTROIDS, CLASSICAL, IDS, PRECISIONS, TargetFinder
+from models import (
+    BASELINES,
+    CENTROIDS,
+    CLASSICAL,
+    IDS,
+    PRECISIONS,
+    Explainer,
+    TargetFinder,
+    find_targets,
+)
+from utils.attribution_options import add_attribution
+from utils.attribution_report import (
+    describe_line,
+    print_attributions,
+    write_attribution,
+    write_summary,
+)
 from utils.challenge import (
     add_challenge,
     describe_scoring,
@@ -93,10 +109,7 @@ def build_parser() -> Parser:
         "--visual", action=argparse.BooleanOptionalAction, default=False,
         help="write 8-bit probability PNGs under visual/<sequence>/",
     )  # fmt: skip
-    group.add_argument(
-        "--attribution", action=argparse.BooleanOptionalAction, default=False,
-        help="published flag; the published sources hold no working tool and neither does this yet",
-    )  # fmt: skip
+    add_attribution(parser, BASELINES)
     add_challenge(parser, CENTROIDS, IDS)
     add_device(parser)
     add_precision(parser, list(PRECISIONS))
@@ -225,15 +238,47 @@ def test(
     return score(loaded, options, folder, suffix, options.split, options.visual, submission)
 
 
+def attribute(
+    loaded: Loaded, options: argparse.Namespace, folder: Path
+) -> tuple[list[dict], list[Path]]:
+    """Explain targets of a split (`utils.attribution_options`); records and paths written.
+
+    Says a line for each. Sequences without masks take what is detected in their place.
+    """
+    layout, _, sequences = open_evaluation(options, options.split)
+    sequences = choose_sequences(sequences, options.sequences)
+    folder = writable_folder(folder / "attribution", "name another folder with --output DIR")
+    detector, levels = build_detector(loaded, options, layout, sequences)
+    path = options.steps, options.refine, options.baseline, options.whole_frame
+    explainer = Explainer(loaded.network, *levels[:2], detector.device, *path)
+    places = find_targets(sequences, detector, options.frames, options.targets)
+    if not places:
+        raise InputError(f"{options.datapath}: nothing to explain: no frame holds a target")
+    records, paths = [], []
+    with progress(len(places), "target", "explain") as bar:
+        for sequence, target in places:
+            found = explainer.explain(sequence.frames, len(sequence), target.index, target.mask)
+            record, written = write_attribution(folder, found, sequence, target, loaded.model)
+            bar.write(describe_line(record))
+            bar.update()
+            records, paths = [*records, record], [*paths, *written]
+    subsets = layout.subsets or snr_subsets(read_snr(options.datapath), [s.name for s in sequences])
+    title = f"{loaded.model} on {layout.name}: mean influence"
+    return records, paths + write_summary(folder, records, subsets, title)
+
+
 def main() -> None:
     options = parse_options(build_parser(), "test")
-    if options.attribution:
-        raise InputError("--attribution: not available yet; leave it out")
+    if options.attribution and options.classical:
+        raise InputError("--attribution explains networks: give --log_dir RUN, not --classical")
     if options.score:
         print_score(*score_submission(options))
         return
     set_up_arithmetic()
     loaded, folder = load(options)
+    if options.attribution:
+        print_attributions(*attribute(loaded, options, folder))
+        return
     suffix = f"_epoch-{options.epoch}" if options.epoch else ""
     if options.sweep:
         print_sweep(*sweep(loaded, options, folder, suffix))

@@ -11,7 +11,7 @@ from datasets.normalisation import (
     choose_normalisation,
 )
 from datasets.plan import Plan, make_plan
-from datasets.sequences import Sequence, open_split
+from datasets.sequences import Sequence, choose_sequences, open_split
 from datasets.sources import Source, open_sources
 from datasets.targets import TrueTargets, read_targets
 from datasets.truth import read_snr, snr_subsets
@@ -30,6 +30,7 @@ __all__ = [
     "TrueTargets",
     "choose_input_normalisation",
     "choose_normalisation",
+    "choose_sequences",
     "find_layout",
     "layout_names",
     "load_batches",

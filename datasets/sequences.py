@@ -21,7 +21,7 @@ from datasets.images import (
     resize_mask,
 )
 from datasets.layouts import Layout
-from utils.errors import InputError
+from utils.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,15 @@ def open_split(
         wanted = mask_folder(layout, root, split, without[0], layout.masks)
         raise InputError(f"{wanted}: no masks for {without[0]}, where masks are due")
     return sequences
+
+
+def choose_sequences(sequences: list[Sequence], names: list[str] | None) -> list[Sequence]:
+    """Those of the names, in their order, or all; InputError for a name that is not there."""
+    known = {s.name: s for s in sequences}
+    for name in names or ():
+        if name not in known:
+            raise unknown_name("sequence", name, known)
+    return [known[name] for name in names or known]
 
 
 def split_validation(

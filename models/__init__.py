@@ -9,6 +9,8 @@ from models import (  # noqa: F401
     prepared_deeppro_plus,
     prepared_deeppro_plus_moving,
 )
+from models.attribution import BASELINES, Explainer
+from models.attribution_targets import Target, find_targets, split_targets
 from models.classical import CLASSICAL
 from models.detections import Detection, find_detections
 from models.detector import Detector
@@ -20,20 +22,25 @@ from models.tracks import Tracker
 from models.windows import Window, split_windows
 
 __all__ = [
+    "BASELINES",
     "CENTROIDS",
     "CLASSICAL",
     "IDS",
     "PRECISIONS",
     "Detection",
     "Detector",
+    "Explainer",
+    "Target",
     "TargetFinder",
     "Tracker",
     "Window",
     "build_network",
     "find_detections",
+    "find_targets",
     "network_names",
     "prepare",
     "register_network",
+    "split_targets",
     "split_windows",
     "window_length",
 ]

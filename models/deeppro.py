@@ -2,9 +2,15 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from models.layers import TemporalProbe, check_frames, conv_bn, pointwise, temporal_block
+from models.layers import (
+    TemporalProbe,
+    Upsample,
+    check_frames,
+    conv_bn,
+    pointwise,
+    temporal_block,
+)
 from models.registry import register_network
 
 
@@ -25,6 +31,8 @@ class DeepPro(nn.Module):
     Shapes: frames [B, 1, T, H, W], H and W at least 4, to logits [B, T, H, W].
     """
 
+    receptive_field = ((1, 0), (2, 0), (4, 0))  # of every branch: stride, halo in pixels
+
     def __init__(self, seqlen: int = 40):
         super().__init__()
         self.seqlen = seqlen
@@ -41,17 +49,17 @@ class DeepPro(nn.Module):
         self.conv_out1_1 = _branch_out()
         self.conv_out1_2 = _branch_out()
         self.conv_out1_3 = _branch_out()
+        self.upsample_half, self.upsample_quarter = Upsample(2), Upsample(4)
         self.conv_out2 = nn.Sequential(*conv_bn(pointwise(24, 8)), nn.ReLU(inplace=True))
         self.final = pointwise(8, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_frames(x, self.seqlen, smallest=4)
-        T, H, W = x.shape[2:]
+        size = x.shape[3:]
         x = self.conv_in(x)  # [B, 8, T, H, W]
         full = self.conv_out1_1(self.TPro1(self.layer1(x)))  # [B, 8, T, H, W]
         half = self.conv_out1_2(self.TPro2(self.layer2(x)))  # [B, 8, T, H/2, W/2]
         quarter = self.conv_out1_3(self.TPro3(self.layer3(x)))  # [B, 8, T, H/4, W/4]
-        # Depth T to T at align_corners is the identity: every frame is upsampled by itself.
-        size = {"size": (T, H, W), "mode": "trilinear", "align_corners": True}
-        x = torch.cat([full, F.interpolate(half, **size), F.interpolate(quarter, **size)], dim=1)
+        small = self.upsample_half(half, size), self.upsample_quarter(quarter, size)
+        x = torch.cat([full, *small], dim=1)  # [B, 24, T, H, W]
         return self.final(self.conv_out2(x)).squeeze(1)  # [B, T, H, W]

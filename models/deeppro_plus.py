@@ -24,6 +24,8 @@ class DeepProPlus(nn.Module):
     Shapes: frames [B, 1, T, H, W] to logits [B, T, H, W].
     """
 
+    receptive_field = ((1, 9),)  # stride, halo in pixels: 3 of conv_in, 1 + 2 of either block
+
     def __init__(self, seqlen: int = 40):
         super().__init__()
         self.seqlen = seqlen

@@ -2,11 +2,11 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from models.layers import (
     SpatialDifferenceConv3d,
     TemporalProbe,
+    Upsample,
     check_frames,
     conv_bn,
     pointwise,
@@ -36,6 +36,9 @@ class DeepProPlusMoving(nn.Module):
     Shapes: frames [B, 1, T, H, W], H and W at least 4, to logits [B, T, H, W].
     """
 
+    # Of either level: stride, halo in pixels. 3 of conv_in, 3 cells of every block.
+    receptive_field = ((2, 3 + 6 + 6), (4, 3 + 6 + 12))
+
     def __init__(self, seqlen: int = 40):
         super().__init__()
         self.seqlen = seqlen
@@ -47,13 +50,13 @@ class DeepProPlusMoving(nn.Module):
         self.layer1 = nn.Sequential(half, spatio_temporal_block(8, 16))
         self.level1 = _level(seqlen)
         self.level2 = _level(seqlen, half)
+        self.upsample1, self.upsample2 = Upsample(2), Upsample(4)
         self.conv_out1 = nn.Sequential(*conv_bn(pointwise(16, 8)), nn.ReLU(inplace=True))
         self.conv_out2 = pointwise(8, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_frames(x, self.seqlen, smallest=4)
-        # Depth T to T at align_corners is the identity: every frame is upsampled by itself.
-        size = {"size": x.shape[2:], "mode": "trilinear", "align_corners": True}
+        size = x.shape[3:]
         x = self.layer1(self.conv_in(x))  # [B, 16, T, H/2, W/2]
-        levels = [F.interpolate(level(x), **size) for level in (self.level1, self.level2)]
-        return self.conv_out2(self.conv_out1(torch.cat(levels, dim=1))).squeeze(1)  # [B, T, H, W]
+        coarse = self.upsample1(self.level1(x), size), self.upsample2(self.level2(x), size)
+        return self.conv_out2(self.conv_out1(torch.cat(coarse, dim=1))).squeeze(1)  # [B, T, H, W]

@@ -122,13 +122,30 @@ class TemporalProbe(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, C, T, H, W = x.size()
-        weight = torch.stack([head.weight for head in self.QK_heads])[:, None]  # [m, 1, T, T]
+        weight = torch.stack([head.weight for head in self.QK_heads])[:, None]  # [m, 1, t, T]
         bias = torch.stack([head.bias for head in self.QK_heads])[:, None, :, None]
         x = x.reshape(B, len(weight), -1, T, H * W)  # [B, m, C/m, T, H*W]
         x = (weight / math.sqrt(T)) @ x
         x += bias
-        x = x.reshape(B, C, T, H, W)
+        x = x.reshape(B, C, -1, H, W)  # [B, C, t, H, W]; t = T, or the rows that the maps have
         return self.conv(F.relu(self.norm1(x), inplace=True))
+
+
+class Upsample(nn.Module):
+    """Bilinear upsampling with align_corners, of every frame by itself, of a branch that works at
+    1 / `stride` of the size.
+
+    Shapes: [B, C, t, H // stride, W // stride] and the size (H, W) to [B, C, t, H, W].
+    """
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+        # Depth t to t at align_corners is the identity.
+        size = (x.shape[2], *size)
+        return F.interpolate(x, size=size, mode="trilinear", align_corners=True)
 
 
 def window_length(weights: dict[str, torch.Tensor]) -> int | None:

@@ -21,13 +21,13 @@ of the time, and by far the most where other processes run as well.
 import copy
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
 
 from models.layers import TemporalProbe
 from models.tapes import Tape
+from utils.devices import on_all_cores
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -154,19 +154,4 @@ def tiles(length: int, side: int) -> list[tuple[int, int]]:
 
 def for_each(work: Callable, jobs: Iterable, device: torch.device) -> None:
     """Call work(job) for every job, as many at a time as torch has CPU threads."""
-
-    @torch.inference_mode()  # this state is a thread's own
-    def one(job):
-        work(job)
-
-    threads, jobs = torch.get_num_threads(), list(jobs)
-    if device.type != "cpu" or threads == 1 or len(jobs) == 1:
-        for job in jobs:
-            one(job)
-        return
-    try:
-        with ThreadPoolExecutor(threads, "tile", torch.set_num_threads, (1,)) as pool:
-            for _ in pool.map(one, jobs):  # raises what a job raised
-                pass
-    finally:
-        torch.set_num_threads(threads)  # the default of threads to come was changed as well
+    on_all_cores(torch.inference_mode()(work), jobs, device)  # this state is a thread's own

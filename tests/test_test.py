@@ -282,7 +282,6 @@ def test_code_in_a_run_folder_is_never_executed(run_test, run_copy, tmp_path):
         (["--mean", "inf", "--std", 1], "expected a number"),
         (["--border", "round"], "invalid choice"),
         (["--output", "/proc/nowhere"], "cannot write to /proc/nowhere"),
-        (["--attribution"], "--attribution"),
         (["--mean", "1"], "go together"),
         (["--std", "0", "--mean", "1"], "above 0"),
         (["--device", "cuda", "--gpu", "99"], "GPU"),

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import random
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -71,3 +73,20 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in malloc.h
     mallopt(mmap_threshold, 2**31 - 1)
     mallopt(trim_threshold, 2**31 - 1)
+
+
+def on_all_cores(work: Callable, jobs: Iterable, device: torch.device) -> list:
+    """[work(job) for job in jobs], as many at a time as torch has CPU threads.
+
+    Every job has one thread, and its operations do not split up further: cores that met at the end
+    of every operation would wait for one another most of the time, and by far the most where other
+    processes run as well. Elsewhere than on the CPU one job runs at a time.
+    """
+    threads, jobs = torch.get_num_threads(), list(jobs)
+    if device.type != "cpu" or threads == 1 or len(jobs) == 1:
+        return [work(job) for job in jobs]
+    try:
+        with ThreadPoolExecutor(threads, "job", torch.set_num_threads, (1,)) as pool:
+            return list(pool.map(work, jobs))  # raises what a job raised
+    finally:
+        torch.set_num_threads(threads)  # the default of threads to come was changed as well
