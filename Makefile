@@ -23,7 +23,7 @@ demo: setup
 	$(BIN)/python train.py --config configs/demo.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
