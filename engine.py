@@ -120,9 +120,9 @@ def _normalisation_of(state: dict, dataset: str | None) -> Normalisation | None:
 def load_detector(
     loaded: Loaded, normalisation: Normalisation, options: argparse.Namespace
 ) -> Detector:
-    """The Detector of a network, as the options device, gpu and precision say."""
+    """The Detector of a network, as the options device, gpu, precision and register say."""
     device = choose_device(options.device, options.gpu)
-    return Detector(loaded.network, *normalisation[:2], device, options.precision)
+    return Detector(loaded.network, *normalisation[:2], device, options.precision, options.register)
 
 
 def evaluate(
@@ -212,6 +212,7 @@ def describe_protocol(
         "seqlen": detector.seqlen,
         "overlap": overlap(detector.seqlen),
         "fusion": "maximum of the sigmoid",
+        "register": detector.register,
         "normalisation": normalisation._asdict(),
         "precision": detector.precision,
         "device": str(detector.device),
@@ -234,8 +235,8 @@ def score(
     detects in it.
 
     Args:
-        options: datapath, dataset, device, gpu, precision, threshold_eval and the options of
-            `utils.options.add_rule` and `add_normalisation`.
+        options: datapath, dataset, device, gpu, precision, register, threshold_eval and the
+            options of `utils.options.add_rule` and `add_normalisation`.
         folder: where to write; the names of the files end in `suffix`.
         visual: write probability PNGs too (they always are where there is nothing else to do: no
             masks to score, no submission).

@@ -32,6 +32,7 @@ from models import (
     CLASSICAL,
     IDS,
     PRECISIONS,
+    REGISTRATIONS,
     Explainer,
     TargetFinder,
     find_targets,
@@ -65,6 +66,7 @@ from utils.options import (
     add_device,
     add_normalisation,
     add_precision,
+    add_registration,
     add_rule,
     folder,
     number_above,
@@ -103,6 +105,7 @@ def build_parser() -> Parser:
         help="a pixel is positive for the IoU above this probability",
     )  # fmt: skip
     add_normalisation(parser, SOURCES)
+    add_registration(parser, REGISTRATIONS)
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=folder, help="folder to write to; default: the run's own")
     group.add_argument(

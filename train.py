@@ -294,7 +294,7 @@ class Training:
         With the run's own mean and std, and the IoU at test.py's default.
         """
         options = {**vars(self.options), "normalize": "run", "mean": None, "std": None}
-        options |= {"threshold_eval": 0.5, "precision": "fp32"}
+        options |= {"threshold_eval": 0.5, "precision": "fp32", "register": "none"}
         clock = Stopwatch(self.device)
         best = from_main(lambda: load_network(self.run))
         results, paths = score(best, argparse.Namespace(**options), self.run.folder)

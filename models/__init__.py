@@ -16,6 +16,7 @@ from models.detections import Detection, find_detections
 from models.detector import Detector
 from models.layers import window_length
 from models.prepared import PRECISIONS, prepare
+from models.registration import REGISTRATIONS
 from models.registry import build_network, network_names, register_network
 from models.targets import CENTROIDS, IDS, TargetFinder
 from models.tracks import Tracker
@@ -27,6 +28,7 @@ __all__ = [
     "CLASSICAL",
     "IDS",
     "PRECISIONS",
+    "REGISTRATIONS",
     "Detection",
     "Detector",
     "Explainer",

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from models.prepared import PRECISIONS, prepare
+from models.registration import REGISTRATIONS, register
 from models.windows import window_stop
-from utils.errors import InputError
+from utils.errors import InputError, unknown_name
 
 
 class Detector:
@@ -27,17 +28,27 @@ class Detector:
         mean, std: of the grey levels that the network was trained on.
         device: where the network runs.
         precision: one of PRECISIONS; less than fp32 changes scores, and counts with them.
+        register: one of REGISTRATIONS; how the frames of a window are brought onto its middle one
+            before the network sees them. Maps are always in their frame's own coordinates.
     """
 
     def __init__(
-        self, network: nn.Module, mean: float, std: float, device="cpu", precision: str = "fp32"
+        self,
+        network: nn.Module,
+        mean: float,
+        std: float,
+        device="cpu",
+        precision: str = "fp32",
+        register: str = "none",
     ):
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise InputError(
                 f"mean {mean}, standard deviation {std}: expected numbers, the latter above 0"
             )
+        if register not in REGISTRATIONS:
+            raise unknown_name("registration", register, REGISTRATIONS)
         self.infer = prepare(network.to(device), dtype=PRECISIONS[precision])
-        self.precision = precision
+        self.precision, self.register = precision, register
         self.seqlen = network.seqlen
         self.mean, self.std = float(mean), float(std)
         self.device = torch.device(device)
@@ -86,11 +97,18 @@ class Detector:
     def _fuse(self, maps: deque, frames: Iterable[np.ndarray], offset: int) -> None:
         """Add a window's maps to those pending, the first of them at maps[offset]."""
         window = np.stack(list(frames))
-        for i, probability in enumerate(self._probabilities(window), start=offset):
+        for i, probability in enumerate(self._registered(window), start=offset):
             if i < len(maps):
                 np.maximum(maps[i], probability, out=maps[i])
             else:
                 maps.append(probability)
+
+    def _registered(self, frames: np.ndarray) -> np.ndarray:
+        """One window: frames [n, H, W] to probabilities [n, H, W], each in its own coordinates."""
+        alignment = register(frames, self.register)
+        if alignment is None:
+            return self._probabilities(frames)
+        return alignment.restore(self._probabilities(alignment.warp(frames)))
 
     @torch.inference_mode()
     def _probabilities(self, frames: np.ndarray) -> np.ndarray:

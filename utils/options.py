@@ -157,6 +157,17 @@ def add_normalisation(parser: Parser, sources: tuple[str, ...]) -> None:
     group.add_argument("--std", type=number_above(0), help="standard deviation of grey levels")
 
 
+def add_registration(parser: Parser, registrations: tuple[str, ...]) -> None:
+    """--register."""
+    group = parser.add_argument_group("moving cameras")
+    group.add_argument(
+        "--register", choices=registrations, default=registrations[0],
+        help="bring the frames of a window onto its middle one, as if the camera stood still, by a "
+        "shift (translation), with rotation (euclidean) or perspective (homography); auto: with "
+        "rotation, and only where the camera moves and it helps; still clips stay as they are",
+    )  # fmt: skip
+
+
 def add_clips(parser: Parser) -> None:
     """What an epoch draws and how clips are cut."""
     group = parser.add_argument_group("clips")

@@ -65,7 +65,7 @@ def protocol_line(protocol: dict) -> str:
         f"windows {2 * r + 1} x {2 * r + 1} (r = {r}, border {protocol['border']}), "
         f"{protocol['comparison']}, {len(protocol['thresholds'])} thresholds; "
         f"IoU of {protocol['iou']}; T = {protocol['seqlen']}, overlap {protocol['overlap']}, "
-        f"fused by the {protocol['fusion']}; "
+        f"fused by the {protocol['fusion']}, registered: {protocol['register']}; "
         f"mean {norm['mean']:.4f}, std {norm['std']:.4f} ({norm['source']}); "
         f"{protocol['precision']} on {protocol['device']}; "
         + ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
