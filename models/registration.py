@@ -21,9 +21,14 @@ LEAST_SIDE = 32  # pixels; smaller frames hold too few points
 LONGEST_SIDE = 400  # pixels; larger frames are measured at 1/2, 1/3, ... of their size
 SHADING, CLIP = 8.0, 6.0  # pixels; robust standard deviations of the contrast
 POINTS, SPACING, REACH = 300, 6, 21  # tracked at most; pixels between them; pixels around each
+PATTERN = 3.0  # robust standard deviations of a camera's fixed pattern that are believed
 TOLERANCE = 1.0  # pixels that a point may lie off the motion of its frame
 LEAST_POINTS, LEAST_SHARE = 12, 0.3  # that must agree, else the motion of a frame is not known
-LEAST_MOTION, LEAST_GAIN = 1.5, 0.05  # of `auto`: pixels, share of the change in time
+LEAST_SPREAD = 0.1  # their standard deviation along x or y, of the frame's side
+LEAST_GAIN = (
+    0.2  # by which share registered frames must change less; resampling alone smooths a little
+)
+LEAST_MOTION = 1.5  # pixels, for `auto`; the networks stand what shakes less
 MARGIN = 0.25  # of the frame's side: how far the canvas may reach over the middle frame
 
 
@@ -38,29 +43,48 @@ class Alignment(NamedTuple):
     size: tuple[int, int]
 
     def warp(self, frames: np.ndarray) -> np.ndarray:
-        """Frames [n, H, W] on the canvas, [n, H', W'] float32.
+        """Frames [n, H, W] on the canvas, [n, H', W'] float32, without the camera's own pattern.
 
         A place that a frame did not see holds what it showed when it was last seen, or will show
         when it is first seen: nothing happens there that a network could respond to.
         """
-        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        frames = frames.astype(np.float32)
+        return self._on_canvas(frames - self._pattern(frames, self._on_canvas(frames)))
+
+    def _on_canvas(self, frames: np.ndarray) -> np.ndarray:
+        shape = self.canvas[::-1]
         out = np.empty((len(frames), *self.canvas), np.float32)
         seen = np.empty(out.shape, bool)
         whole = np.ones(self.size, np.float32)
         for i, M in enumerate(self.transforms):
-            frame = frames[i].astype(np.float32)
-            cv2.warpPerspective(
-                frame, M, self.canvas[::-1], out[i], flags, borderMode=cv2.BORDER_REPLICATE
-            )
-            inside = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            seen[i] = cv2.warpPerspective(whole, M, self.canvas[::-1], flags=inside) > 0.99
+            # Cubic: linear interpolation blurs by the fraction of the shift, and edges flicker.
+            flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+            cv2.warpPerspective(frames[i], M, shape, out[i], flags, cv2.BORDER_REPLICATE)
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            seen[i] = cv2.warpPerspective(whole, M, shape, flags=flags) > 0.99
         for order in (range(1, len(out)), range(len(out) - 2, -1, -1)):
-            step = order.step
             for i in order:
-                take = seen[i - step] & ~seen[i]
-                out[i][take] = out[i - step][take]
+                take = seen[i - order.step] & ~seen[i]
+                out[i][take] = out[i - order.step][take]
                 seen[i] |= take
         return out
+
+    def _pattern(self, frames: np.ndarray, on_canvas: np.ndarray) -> np.ndarray:
+        """What stays at its place in the frames while the scene moves: [H, W].
+
+        Shading and fixed pattern of the camera would move over the registered scene. Small things
+        are clipped: a target that the camera follows stays at its place as well.
+        """
+        scene = on_canvas.mean(axis=0)  # [H', W']
+        rest = [
+            frame - cv2.warpPerspective(scene, M, self.size[::-1], borderMode=cv2.BORDER_REPLICATE)
+            for frame, M in zip(frames[::2], self.transforms[::2], strict=True)
+        ]
+        pattern = np.median(rest, axis=0)
+        shading = cv2.GaussianBlur(pattern, (0, 0), 4.0)
+        fine = pattern - shading
+        bound = PATTERN * 1.4826 * np.median(np.abs(fine))
+        return shading + np.clip(fine, -bound, bound)
 
     def restore(self, maps: np.ndarray) -> np.ndarray:
         """Maps on the canvas [n, H', W'] in each frame's own coordinates, [n, H, W] float32.
@@ -78,11 +102,11 @@ def register(frames: np.ndarray, mode: str) -> Alignment | None:
     """How the frames [n, H, W] of a window lie on its middle frame; None to leave them as they are.
 
     Args:
-        mode: one of REGISTRATIONS; the name of a motion (translation; with rotation; perspective)
-            asks for it wherever it can be measured, `auto` registers only a camera that moves, and
-            only where that makes the window change less in time.
+        mode: one of REGISTRATIONS: shifts, shifts with rotation, or perspective; `auto` is with
+            rotation, of cameras that move by more than they shake.
 
-    None also where too few points agree on a motion: blank skies, noise, tiny or single frames.
+    Whatever the mode, None where too few points agree on a motion, or where it does not make the
+    window change less in time: blank skies, noise, tiny or single frames.
     """
     n, *size = frames.shape
     if mode == "none" or n < 2 or min(size) < LEAST_SIDE or not np.isfinite(frames.sum()):
@@ -91,11 +115,13 @@ def register(frames: np.ndarray, mode: str) -> Alignment | None:
     textures = _textures(frames, factor)
     if textures is None:
         return None
-    model = "euclidean" if mode == "auto" else mode
-    transforms = _measure(textures, model)
-    if transforms is None or (mode == "auto" and not _worthwhile(textures, transforms, factor)):
+    transforms = _measure(textures, "euclidean" if mode == "auto" else mode)
+    if transforms is None:
         return None
-    return _on_canvas(_enlarged(transforms, factor), tuple(size))
+    still = mode == "auto" and factor * _extent(transforms, textures.shape[1:]) < LEAST_MOTION
+    if still or not _helps(textures, transforms):
+        return None
+    return _place(_enlarged(transforms, factor), tuple(size))
 
 
 def _textures(frames: np.ndarray, factor: int) -> np.ndarray | None:
@@ -114,9 +140,10 @@ def _textures(frames: np.ndarray, factor: int) -> np.ndarray | None:
         details.append(fine - coarse)
     details = np.stack(details)
     middle = details[len(details) // 2]
-    # The median deviation is that of the scene without its brightest things, but 0 on frames that
-    # are flat for the most part.
-    scale = max(1.4826 * np.median(np.abs(middle)), 0.25 * middle.std())
+    # The median deviation is that of the scene without its brightest things; on frames that are
+    # flat for the most part it is next to nothing.
+    scale, spread = 1.4826 * np.median(np.abs(middle)), middle.std()
+    scale = scale if scale > 0.02 * spread else 0.25 * spread
     if not scale > 1e-3:
         return None
     return np.clip(128 + details * (127 / CLIP / scale), 1, 255).astype(np.uint8)
@@ -171,7 +198,9 @@ def _fit(reference, texture, points, start, model: str, levels: int) -> np.ndarr
     motion, agree = MODELS[model](source, target)
     if motion is None or np.count_nonzero(agree) < max(LEAST_POINTS, LEAST_SHARE * len(points)):
         return None
-    return motion
+    # Points that lie close together may all be on one target.
+    spread = source[np.ravel(agree) > 0].std(axis=0).max()
+    return motion if spread > LEAST_SPREAD * max(texture.shape) else None
 
 
 def _translation(source: np.ndarray, target: np.ndarray):
@@ -203,30 +232,37 @@ def _homography(source: np.ndarray, target: np.ndarray):
 MODELS = {"translation": _translation, "euclidean": _euclidean, "homography": _homography}
 
 
-def _warped(texture: np.ndarray, transform: np.ndarray) -> np.ndarray:
+def _warped(texture, transform, border=cv2.BORDER_REPLICATE) -> np.ndarray:
     """A texture [h, w] in the coordinates of the middle frame."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = texture.shape[::-1]
     return cv2.warpPerspective(
-        texture, transform, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
+        texture, transform, texture.shape[::-1], flags=flags, borderMode=border
     )
 
 
-def _worthwhile(textures: np.ndarray, transforms: np.ndarray, factor: int) -> bool:
-    """Whether the camera moves, and whether registered frames change less in time."""
-    h, w = textures.shape[1:]
+def _extent(transforms: np.ndarray, size: tuple[int, int]) -> float:
+    """The farthest that a corner [pixels of the textures] is from where the middle frame has it."""
+    h, w = size
     corners = np.array([[[0, 0], [w, 0], [0, h], [w, h]]], np.float64)
-    motion = [cv2.perspectiveTransform(corners, M) - corners for M in transforms]
-    if factor * np.abs(motion).max() < LEAST_MOTION:
+    moved = [cv2.perspectiveTransform(corners, M) - corners for M in transforms]
+    return float(np.abs(moved).max())
+
+
+def _helps(textures: np.ndarray, transforms: np.ndarray) -> bool:
+    """Whether registered frames change less in time, over the places that all of them saw."""
+    both = list(zip(textures, transforms, strict=True))
+    registered = np.stack([_warped(t, M) for t, M in both])
+    seen = np.min([_warped(np.full_like(t, 255), M, cv2.BORDER_CONSTANT) for t, M in both], axis=0)
+    if np.count_nonzero(seen == 255) < MARGIN * seen.size:
         return False
-    registered = np.stack([_warped(t, M) for t, M in zip(textures, transforms, strict=True)])
-    return _change(registered) < (1 - LEAST_GAIN) * _change(textures)
+    before, after = (_change(x)[seen == 255].mean() for x in (textures, registered))
+    return bool(after < (1 - LEAST_GAIN) * before)
 
 
-def _change(textures: np.ndarray) -> float:
-    """The mean distance of a pixel [n, h, w] from its mean in time."""
+def _change(textures: np.ndarray) -> np.ndarray:
+    """The mean distance of every pixel [n, h, w] from its mean in time, [h, w]."""
     mean = textures.mean(axis=0, dtype=np.float32)
-    return float(np.mean([np.abs(t - mean).mean() for t in textures]))
+    return np.mean([np.abs(t - mean) for t in textures], axis=0)
 
 
 def _enlarged(transforms: np.ndarray, factor: int) -> np.ndarray:
@@ -236,7 +272,7 @@ def _enlarged(transforms: np.ndarray, factor: int) -> np.ndarray:
     return enlarge @ transforms @ np.linalg.inv(enlarge)
 
 
-def _on_canvas(transforms: np.ndarray, size: tuple[int, int]) -> Alignment:
+def _place(transforms: np.ndarray, size: tuple[int, int]) -> Alignment:
     """The canvas that holds all frames, as far as MARGIN allows, and the transforms from it."""
     H, W = size
     corners = np.array([[[0, 0], [W - 1, 0], [0, H - 1], [W - 1, H - 1]]], np.float64)
