@@ -115,6 +115,17 @@ def test_border_and_radius_are_part_of_the_protocol(run_test, tmp_path):
     assert narrow["overall"]["false_pixels"][0] < wide["overall"]["false_pixels"][0]
 
 
+def test_registration_is_part_of_the_protocol(run_test, tmp_path):
+    for register in ("none", "auto"):
+        status, out, _ = run_test("--register", register)
+        assert status == 0
+        assert results(tmp_path)["protocol"]["register"] == register
+        assert f"registered: {register}" in out
+    status, _, err = run_test("--register", "sideways")
+    assert status == 2
+    assert "'sideways'" in err
+
+
 def test_visual_maps_are_truncated_and_numbered_from_1(run_test, tmp_path):
     run_test("--visual")
     folder = tmp_path / "out/visual"
