@@ -14,6 +14,7 @@ the measure of the machine.
 streams so many random frames through the detector instead, and draws the memory of the process.
 """
 
+import argparse
 import gc
 import multiprocessing
 import re
@@ -32,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine import load_network
 from models import PRECISIONS, Detector, build_network, network_names, prepare
 from models.windows import overlap
-from utils.devices import choose_device, set_up_arithmetic
+from utils.devices import choose_device, compiler_works, set_up_arithmetic
 from utils.errors import InputError, explain, run_command
 from utils.files import writable_folder, write_json
 from utils.logs import progress
@@ -57,6 +58,7 @@ class Setting(NamedTuple):
     width: int
     device: torch.device
     precision: str
+    compiled: bool
 
 
 def build(setting: Setting) -> nn.Module:
@@ -78,7 +80,7 @@ def build_path(path: str, setting: Setting):
     network = build(setting).to(setting.device)
     if path == "prepared":
         dtype = PRECISIONS[setting.precision]
-        infer = prepare(network, dtype=dtype)
+        infer = prepare(network, dtype=dtype, compiled=setting.compiled)
         return lambda frames: infer(frames.to(dtype))
     return lambda frames: network(frames[None, None])[0]
 
@@ -207,7 +209,9 @@ def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
 
 def measure_stream(setting: Setting, frames: int) -> list[tuple[int, float]]:
     """(Frames answered, resident memory in MB), every hundred frames of a detector's stream."""
-    detector = Detector(build(setting), 128.0, 40.0, setting.device, setting.precision)
+    detector = Detector(
+        build(setting), 128.0, 40.0, setting.device, setting.precision, compiled=setting.compiled
+    )
     rng = np.random.default_rng(0)
     size = (setting.height, setting.width)
     noise = (rng.integers(0, 256, size, np.uint8) for _ in range(frames))
@@ -258,6 +262,10 @@ def build_parser() -> Parser:
         help="frames in a window; default: the run's, or else 40",
     )  # fmt: skip
     group.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="arithmetic")
+    group.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=False,
+        help="let torch.compile make functions of what is done to a tile",
+    )  # fmt: skip
     group = parser.add_argument_group("measurement")
     size = {"type": number_above(3, int), "default": 256}
     group.add_argument("--height", help="rows of a frame", **size)
@@ -292,7 +300,8 @@ def show(about: dict, rows: list[dict]) -> None:
     print(
         f"{about['model']}, {rows[0]['parameters']:,} parameters, "
         f"{rows[0]['macs_per_frame'] / 1e9:.2f} G multiply-adds a frame of {about['height']} x "
-        f"{about['width']}, windows of {about['seqlen']}; {about['precision']} on "
+        f"{about['width']}, windows of {about['seqlen']}; {about['precision']}, "
+        f"{'' if about['compiled'] else 'not '}compiled, on "
         f"{about['device']}, {about['threads']} threads, "
         f"matmul {rows[0]['matmul_gflops']:.0f} GFLOP/s"
     )
@@ -314,7 +323,7 @@ def main() -> None:
         model, seqlen = loaded.model, loaded.network.seqlen
     setting = Setting(
         model, options.weights, seqlen, options.height, options.width, device,
-        options.precision,
+        options.precision, options.compile and compiler_works(device),
     )  # fmt: skip
     if options.stream:
         record = measure_stream(setting, options.stream)
@@ -326,7 +335,7 @@ def main() -> None:
     rows = measure(setting, list(dict.fromkeys(options.paths)), options.repeats)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     about = {
-        **{key: getattr(setting, key) for key in ("model", "precision", "seqlen")},
+        **{key: getattr(setting, key) for key in ("model", "precision", "compiled", "seqlen")},
         **{"height": setting.height, "width": setting.width},
         **{"device": name, "threads": torch.get_num_threads(), "versions": versions()},
     }

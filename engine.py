@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,16 +24,15 @@ from datasets import (
     read_snr,
     snr_subsets,
 )
-from metrics import Counts, ShootingRule
+from metrics import Counts, ShootingRule, report
 from models import (
     CLASSICAL,
     Detector,
     build_network,
     window_length,
 )
-from models.windows import overlap
 from utils.checkpoints import load_checkpoint, load_weights
-from utils.devices import choose_device
+from utils.devices import choose_device, compiler_works
 from utils.distributed import gather, is_main, processes, rank
 from utils.errors import InputError
 from utils.files import writable_folder
@@ -120,9 +119,12 @@ def _normalisation_of(state: dict, dataset: str | None) -> Normalisation | None:
 def load_detector(
     loaded: Loaded, normalisation: Normalisation, options: argparse.Namespace
 ) -> Detector:
-    """The Detector of a network, as the options device, gpu, precision and register say."""
+    """The Detector of a network, as the options device, gpu, precision, compile, register say."""
     device = choose_device(options.device, options.gpu)
-    return Detector(loaded.network, *normalisation[:2], device, options.precision, options.register)
+    return Detector(
+        loaded.network, *normalisation[:2], device, options.precision, options.register,
+        compiled=options.compile and compiler_works(device),
+    )  # fmt: skip
 
 
 def evaluate(
@@ -164,33 +166,6 @@ def detect(detector: Detector, sequence: Sequence) -> Iterator[np.ndarray]:
         raise InputError(f"{sequence.name}: {error}") from error
 
 
-def assemble_results(
-    loaded: Loaded, dataset: str, protocol: dict, counts: dict[str, Counts],
-    subsets: Mapping[str, Iterable[str]], snr: Mapping[str, float],
-) -> dict:  # fmt: skip
-    """What `metrics.json` holds: protocol, overall, subsets (by sequence name) and sequences.
-
-    Without any counts (no masks) `overall` is None. `snr` by sequence, where it is known.
-    """
-
-    def total(names: Iterable[str]) -> dict:
-        return sum((counts[n] for n in names), start=Counts(protocol["thresholds"])).report()
-
-    return {
-        "run": loaded.run,
-        "model": loaded.model,
-        "dataset": dataset,
-        "protocol": protocol,
-        "overall": total(counts) if counts else None,
-        "subsets": {
-            subset: total(n for n in names if n in counts)
-            for subset, names in subsets.items()
-            if counts
-        },
-        "sequences": {name: {**c.report(), "snr": snr.get(name)} for name, c in counts.items()},
-    }
-
-
 def describe_protocol(
     detector: Detector,
     normalisation: Normalisation,
@@ -202,20 +177,9 @@ def describe_protocol(
     return {
         "checkpoint": checkpoint,
         "split": split,
-        "window_radius": rule.window_radius,
-        "border": rule.border,
-        "hit": "3 x 3 around 8-connected targets",
-        "comparison": "score >= threshold, in float64",
-        "thresholds": list(rule.thresholds),
-        "iou": f"pixels over the whole set, score > {rule.iou_threshold}",
-        "auc": "trapezoid over (Fa, Pd) at the thresholds, without (0, 0) and (1, 1)",
-        "seqlen": detector.seqlen,
-        "overlap": overlap(detector.seqlen),
-        "fusion": "maximum of the sigmoid",
-        "register": detector.register,
+        **rule.describe(),
+        **detector.describe(),
         "normalisation": normalisation._asdict(),
-        "precision": detector.precision,
-        "device": str(detector.device),
         "versions": versions(),
     }
 
@@ -257,7 +221,8 @@ def score(
     counts = evaluate(detector, sequences, rule, observers)
     protocol = describe_protocol(detector, normalisation, rule, split, loaded.checkpoint)
     subsets = layout.subsets or snr_subsets(snr, counts)
-    results = assemble_results(loaded, layout.name, protocol, counts, subsets, snr)
+    about = {"run": loaded.run, "model": loaded.model, "dataset": layout.name}
+    results = {**about, "protocol": protocol, **report(counts, rule.thresholds, subsets, snr)}
     shown = [example for part in gather(examples.examples) for example in part]
     if not is_main():
         return results, []

@@ -17,7 +17,6 @@ An INPUT that was finished before is skipped. A camera or a stream ends with Ctr
 
 import argparse
 import gzip
-import json
 import shutil
 import sys
 import time
@@ -30,34 +29,53 @@ import numpy as np
 
 from datasets import Source, choose_input_normalisation, open_sources
 from engine import Loaded, load_detector, load_network
-from models import PRECISIONS, Tracker, find_detections
-from models.windows import overlap
-from utils.devices import choose_device, set_up_arithmetic
+from models import (
+    IDS,
+    PRECISIONS,
+    REGISTRATIONS,
+    Explainer,
+    Tracker,
+    find_detections,
+    target_at,
+)
+from utils.attribution_report import describe_line, write_attribution
+from utils.challenge import order_line
+from utils.devices import set_up_arithmetic
 from utils.errors import InputError, Interrupted, explain, run_command
 from utils.files import locked, writable_folder, write_json
+from utils.inference_options import add_inference
 from utils.logs import progress
 from utils.options import (
     Parser,
     add_common,
     add_device,
-    add_precision,
     folder,
     number_above,
     parse_options,
 )
 from utils.overlay import draw_predictions, thumbnail
 from utils.pictures import ProbabilityWriter
-from utils.prediction_options import DEFAULT_RATE, add_detection, add_input, add_output
+from utils.prediction_options import (
+    DEFAULT_RATE,
+    add_detection,
+    add_input,
+    add_output,
+    add_submission,
+    choose_threshold,
+)
 from utils.predictions import (
     Row,
     detection_writer,
+    is_finished,
     keep_tracks,
     read_detections,
+    submitted,
     write_json_detections,
 )
 from utils.processes import stop_when_told
-from utils.reports import operating_point, versions
+from utils.reports import versions
 from utils.runs import find_run
+from utils.submission import write_submission
 from utils.video import VideoWriter, open_video, read_pictures
 
 
@@ -76,8 +94,9 @@ def build_parser() -> Parser:
     add_input(parser)
     add_detection(parser)
     add_output(parser)
+    add_submission(parser, IDS)
     add_device(parser)
-    add_precision(parser, list(PRECISIONS))
+    add_inference(parser, list(PRECISIONS), REGISTRATIONS)
     add_common(parser)
     return parser
 
@@ -86,35 +105,8 @@ def build_parser() -> Parser:
 DECISIVE = (
     *("normalize", "mean", "std", "skip_bad", "frames", "min_area", "gate", "growth", "misses"),
     *("observations", "confirmed_only", "save_maps", "video", "fps", "precision"),
+    *("register", "attribution"),
 )
-
-
-def choose_threshold(options: argparse.Namespace, loaded: Loaded) -> tuple[float, str]:
-    """The threshold and where it comes from.
-
-    Raises InputError if a false-alarm rate is asked of a run that does not know its own.
-    """
-    if options.target_fa is None:
-        given = options.threshold is not None
-        return (options.threshold, "given") if given else (0.5, "default")
-    if options.threshold is not None:
-        raise InputError("--threshold and --target_fa: give one of them")
-    if not loaded.validation:
-        raise InputError(
-            f"--target_fa: {loaded.run} holds no validation results (a released run, or trained "
-            "before they were kept): give --threshold"
-        )
-    try:
-        point = operating_point(loaded.validation, options.target_fa)
-    except InputError as error:
-        raise InputError(f"--target_fa: on validation data {error}: raise it") from None
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"--target_fa: the validation results of {loaded.run} are torn") from None
-    return loaded.validation["thresholds"][point], (
-        f"lowest with Fa <= {options.target_fa:g} on {loaded.validation['pixels']} validation "
-        f"pixels, where Fa = {loaded.validation['fa'][point]:.1e}, "
-        f"Pd = {loaded.validation['pd'][point]}"
-    )
 
 
 class Prediction:
@@ -174,7 +166,7 @@ class Prediction:
         )
         for warning in self.warnings:
             print(f"warning: {name}: {warning}", file=sys.stderr)
-        detector = load_detector(self.loaded, self.normalisation, options)
+        self.detector = load_detector(self.loaded, self.normalisation, options)
         save = ProbabilityWriter(self.folder / "visual") if options.save_maps else None
         length = self.source.length and min(self.source.length, options.frames or sys.maxsize)
         with (
@@ -182,7 +174,7 @@ class Prediction:
             gzip.open(self.scratch / "maps.gz", "wb", compresslevel=1) as maps,
             progress(length or options.frames, "frame", name) as bar,
         ):
-            for i, scores in enumerate(detector.stream(chain(head, frames))):
+            for i, scores in enumerate(self.detector.stream(chain(head, frames))):
                 write(self.rows(scores))
                 maps.write(thumbnail(scores).tobytes())
                 if save:
@@ -199,6 +191,8 @@ class Prediction:
         if fault:
             self.faults.append(f"frame {self.frames}: {fault}")
         threshold, least = self.recorded["threshold"], self.options.min_area
+        if self.options.attribution and self.options.attribution[0] == self.frames:
+            self.explained = scores >= threshold
         found = [] if fault else find_detections(scores, threshold, least)
         tracks = self.tracker.update(found)
         return [
@@ -223,6 +217,8 @@ class Prediction:
                 self.tracker.confirmed,
                 (options.fps or source.rate or DEFAULT_RATE) if options.video else None,
             )  # fmt: skip
+        if options.attribution:
+            self.explain()
         summary = {
             "input": {
                 "place": source.place, "frames": self.frames, "size": list(self.shape),
@@ -244,6 +240,25 @@ class Prediction:
         write_json(self.folder / "summary.json", summary)
         return summary
 
+    def explain(self) -> None:
+        """Show what the detection at the place of --attribution depends on; say it in a line."""
+        number, x, y = self.options.attribution
+        if number > self.frames:
+            raise InputError(
+                f"--attribution: no frame {number}: {self.source.name} has {self.frames}, counted "
+                "from 1"
+            )
+        target = target_at(number - 1, self.explained, x, y)
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return np.stack(list(islice(self.again(), start, stop)))
+
+        explainer = Explainer(self.loaded.network, *self.normalisation[:2], self.detector.device)
+        found = explainer.explain(read, self.frames, target.index, target.mask)
+        name = self.source.name
+        record, _ = write_attribution(self.folder, found, name, False, target, self.loaded.model)
+        print(describe_line(record), flush=True)
+
     def again(self) -> Iterator[np.ndarray]:
         """The frames [H, W] once more, those of a camera or stream from what was recorded."""
         if self.source.live:
@@ -254,7 +269,7 @@ class Prediction:
 
     def protocol(self) -> dict:
         """Everything that a number depends on."""
-        options, seqlen = self.options, self.loaded.network.seqlen
+        options = self.options
         return {
             "run": self.loaded.run,
             "model": self.loaded.model,
@@ -265,32 +280,11 @@ class Prediction:
             "components": f"8-connected, of at least {options.min_area} pixels",
             "tracks": {k: getattr(options, k) for k in ("gate", "growth", "misses", "observations")}
             | {"only_confirmed": options.confirmed_only},
-            "seqlen": seqlen,
-            "overlap": overlap(seqlen),
-            "fusion": "maximum of the sigmoid",
+            **self.detector.describe(),
             "normalisation": self.normalisation._asdict(),
             "bad_frames": "the one before stands in, nothing is reported",
-            "precision": options.precision,
-            "device": str(choose_device(options.device, options.gpu)),
             "versions": versions(),
         }
-
-
-def is_finished(folder: Path, recorded: dict, live: bool) -> bool:
-    """Whether an input was finished before. InputError if it was, but with other options."""
-    try:
-        before = json.loads((folder / "summary.json").read_text())["options"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    if live:
-        raise InputError(f"{folder} holds an earlier recording: --overwrite, or another --output")
-    for key, value in recorded.items():
-        if before.get(key) != value:
-            raise InputError(
-                f"{folder} was made with {key} {before.get(key)}, now it is {value}: "
-                "--overwrite, or another --output"
-            )
-    return True
 
 
 def predict(source: Source, loaded: Loaded, options: argparse.Namespace, recorded: dict) -> str:
@@ -321,11 +315,15 @@ def main() -> None:
     sources = open_sources(options.inputs)
     run = find_run(options.logpath, options.weights)
     loaded = load_network(run, options.epoch or "best")
-    threshold, origin = choose_threshold(options, loaded)
+    threshold, origin = choose_threshold(options, loaded.run, loaded.validation)
     recorded = {
         "run": str(run.folder), "checkpoint": loaded.checkpoint, "threshold": threshold,
         "threshold_source": origin, **{key: getattr(options, key) for key in DECISIVE},
     }  # fmt: skip
+    if options.submission:
+        writable_folder(options.submission.parent, "name another file with --submission FILE.zip")
+    if options.attribution and len(sources) > 1:
+        raise InputError("--attribution is of one INPUT: name only that")
     failed = []
     for source in sources:
         try:
@@ -337,6 +335,12 @@ def main() -> None:
             failed.append(source.name)
     if failed:
         raise InputError(f"{len(failed)} of {len(sources)} inputs failed: {', '.join(failed)}")
+    if options.submission:
+        names, ids = [source.name for source in sources], options.submission_ids
+        targets, extents = zip(*(submitted(options.output / n, ids) for n in names), strict=True)
+        targets, extents = (dict(zip(names, p, strict=True)) for p in (targets, extents))
+        write_submission(options.submission, targets, extents, options.coordinate_order)
+        print(f"wrote {options.submission}; {order_line(options.coordinate_order)}")
 
 
 if __name__ == "__main__":

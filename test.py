@@ -58,6 +58,7 @@ from utils.challenge import (
 from utils.devices import set_up_arithmetic
 from utils.errors import InputError, run_command
 from utils.files import writable_folder
+from utils.inference_options import add_inference
 from utils.logs import progress
 from utils.options import (
     Parser,
@@ -65,8 +66,6 @@ from utils.options import (
     add_data,
     add_device,
     add_normalisation,
-    add_precision,
-    add_registration,
     add_rule,
     folder,
     number_above,
@@ -105,7 +104,6 @@ def build_parser() -> Parser:
         help="a pixel is positive for the IoU above this probability",
     )  # fmt: skip
     add_normalisation(parser, SOURCES)
-    add_registration(parser, REGISTRATIONS)
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=folder, help="folder to write to; default: the run's own")
     group.add_argument(
@@ -115,7 +113,7 @@ def build_parser() -> Parser:
     add_attribution(parser, BASELINES)
     add_challenge(parser, CENTROIDS, IDS)
     add_device(parser)
-    add_precision(parser, list(PRECISIONS))
+    add_inference(parser, list(PRECISIONS), REGISTRATIONS)
     parser.add_argument(
         "--batch_size", type=number_above(0, int), default=1,
         help="published flag; windows are processed one at a time whatever it says",
@@ -261,7 +259,9 @@ def attribute(
     with progress(len(places), "target", "explain") as bar:
         for sequence, target in places:
             found = explainer.explain(sequence.frames, len(sequence), target.index, target.mask)
-            record, written = write_attribution(folder, found, sequence, target, loaded.model)
+            record, written = write_attribution(
+                folder, found, sequence.name, sequence.has_masks, target, loaded.model
+            )
             bar.write(describe_line(record))
             bar.update()
             records, paths = [*records, record], [*paths, *written]

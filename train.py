@@ -295,6 +295,7 @@ class Training:
         """
         options = {**vars(self.options), "normalize": "run", "mean": None, "std": None}
         options |= {"threshold_eval": 0.5, "precision": "fp32", "register": "none"}
+        options |= {"compile": False}
         clock = Stopwatch(self.device)
         best = from_main(lambda: load_network(self.run))
         results, paths = score(best, argparse.Namespace(**options), self.run.folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -99,3 +99,28 @@ def _ratio(count: np.ndarray, total: int) -> np.ndarray:
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def report(
+    counts: Mapping[str, Counts],
+    thresholds: Sequence[float],
+    subsets: Mapping[str, Iterable[str]],
+    snr: Mapping[str, float],
+) -> dict:
+    """The ratios of counts by sequence name: `overall`, of `subsets` and of `sequences`.
+
+    Without any counts (no masks) `overall` is None. `snr` by sequence, where it is known.
+    """
+
+    def total(names: Iterable[str]) -> dict:
+        return sum((counts[n] for n in names), start=Counts(thresholds)).report()
+
+    return {
+        "overall": total(counts) if counts else None,
+        "subsets": {
+            subset: total(n for n in names if n in counts)
+            for subset, names in subsets.items()
+            if counts
+        },
+        "sequences": {name: {**c.report(), "snr": snr.get(name)} for name, c in counts.items()},
+    }

@@ -46,6 +46,18 @@ class ShootingRule:
         if self.window_radius < 0:
             raise ValueError(f"window radius {self.window_radius}: expected 0 or more")
 
+    def describe(self) -> dict:
+        """What counts depend on, in words and numbers."""
+        return {
+            "window_radius": self.window_radius,
+            "border": self.border,
+            "hit": "3 x 3 around 8-connected targets",
+            "comparison": "score >= threshold, in float64",
+            "thresholds": list(self.thresholds),
+            "iou": f"pixels over the whole set, score > {self.iou_threshold}",
+            "auc": "trapezoid over (Fa, Pd) at the thresholds, without (0, 0) and (1, 1)",
+        }
+
     def count(self, score: np.ndarray, centroids: np.ndarray, mask: np.ndarray) -> Counts:
         """Counts of one frame.
 

@@ -13,6 +13,7 @@ from models.detector import Detector
 from utils.errors import InputError
 from utils.logs import progress
 
+NEAR = 5.0  # pixels
 DETECTED = 0.5  # the probability from which a pixel is part of a detection
 
 
@@ -30,6 +31,24 @@ def split_targets(mask: np.ndarray) -> list[np.ndarray]:
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     present, first = np.unique(labels, return_index=True)
     return [labels == label for label in present[np.argsort(first)] if label]
+
+
+def target_at(index: int, mask: np.ndarray, x: float, y: float) -> Target:
+    """The target of a mask [H, W] of frame `index` (from 0) that is nearest to (x, y).
+
+    Raises InputError, naming the nearest, if none has a pixel within NEAR of it.
+    """
+    targets = split_targets(mask)
+    places = [np.argwhere(target) for target in targets]  # [pixels, 2] of y, x
+    far = [np.linalg.norm(place - (y, x), axis=1).min() for place in places]
+    best = int(np.argmin(far)) if far else None
+    if best is None or far[best] > NEAR:
+        where = ""
+        if best is not None:
+            near_y, near_x = places[best].mean(axis=0)
+            where = f"; the nearest is at {near_x:.1f},{near_y:.1f}"
+        raise InputError(f"frame {index + 1}: nothing is detected near {x:g},{y:g}{where}")
+    return Target(index, best + 1, targets[best])
 
 
 def find_targets(

@@ -14,7 +14,7 @@ from torch import nn
 
 from models.prepared import PRECISIONS, prepare
 from models.registration import REGISTRATIONS, register
-from models.windows import window_stop
+from models.windows import overlap, window_stop
 from utils.errors import InputError, unknown_name
 
 
@@ -30,6 +30,7 @@ class Detector:
         precision: one of PRECISIONS; less than fp32 changes scores, and counts with them.
         register: one of REGISTRATIONS; how the frames of a window are brought onto its middle one
             before the network sees them. Maps are always in their frame's own coordinates.
+        compiled: whether torch.compile makes functions of the network.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Detector:
         device="cpu",
         precision: str = "fp32",
         register: str = "none",
+        compiled: bool = False,
     ):
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise InputError(
@@ -47,11 +49,23 @@ class Detector:
             )
         if register not in REGISTRATIONS:
             raise unknown_name("registration", register, REGISTRATIONS)
-        self.infer = prepare(network.to(device), dtype=PRECISIONS[precision])
-        self.precision, self.register = precision, register
+        self.infer = prepare(network.to(device), dtype=PRECISIONS[precision], compiled=compiled)
+        self.precision, self.register, self.compiled = precision, register, compiled
         self.seqlen = network.seqlen
         self.mean, self.std = float(mean), float(std)
         self.device = torch.device(device)
+
+    def describe(self) -> dict:
+        """What its maps depend on besides weights and normalisation, in words and numbers."""
+        return {
+            "seqlen": self.seqlen,
+            "overlap": overlap(self.seqlen),
+            "fusion": "maximum of the sigmoid",
+            "register": self.register,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "device": str(self.device),
+        }
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Frames [N, H, W] (any N from 1, 8- or 16-bit grey levels) to probabilities [N, H, W]."""

@@ -15,18 +15,18 @@ EXPLAINED = 0.5  # targets with a smaller F are not detected; means are over the
 
 
 def write_attribution(
-    folder: Path, attribution, sequence, target, model: str
+    folder: Path, attribution, name: str, has_masks: bool, target, model: str
 ) -> tuple[dict, list[Path]]:
     """Write `<sequence>_frame<N>_target<N>.npz` and `.png`; the record and the paths.
 
     Args:
-        sequence: its `name` and `has_masks`; without masks the target is a detection.
+        name, has_masks: of the sequence; without masks the target is a detection.
         target: its `index` and `number`.
         model: the name of the network.
     """
-    source = "mask" if sequence.has_masks else "detection"
-    record = describe(attribution, sequence.name, target.number, source)
-    stem = f"{sequence.name}_frame{record['frame']:05d}_target{target.number}"
+    source = "mask" if has_masks else "detection"
+    record = describe(attribution, name, target.number, source)
+    stem = f"{name}_frame{record['frame']:05d}_target{target.number}"
     paths = [folder / f"{stem}.npz", folder / f"{stem}.png"]
     write_arrays(paths[0], attribution)
     plot_attribution(paths[1], attribution, f"{model}: {describe_line(record)}")

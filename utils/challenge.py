@@ -31,7 +31,7 @@ def add_challenge(parser: Parser, centroids: tuple[str, ...], ids: tuple[str, ..
 def _add_jobs(group) -> None:
     job = group.add_mutually_exclusive_group()
     job.add_argument(
-        "--submission", type=_zip_file, metavar="FILE.zip",
+        "--submission", type=zip_file, metavar="FILE.zip",
         help="write the targets of every frame, one <sequence>.txt a sequence; needs no masks",
     )  # fmt: skip
     job.add_argument(
@@ -60,14 +60,19 @@ def _add_targets(group, centroids: tuple[str, ...], ids: tuple[str, ...]) -> Non
         help="of a component: that of the area its contour encloses, as published, or that of its "
         "pixels weighted by their scores",
     )  # fmt: skip
+    add_format(group, ids)
+    group.add_argument(
+        "--confirmed_only", action=argparse.BooleanOptionalAction, default=False,
+        help="leave out the targets of tracks that were never confirmed (seen in 3 frames)",
+    )  # fmt: skip
+
+
+def add_format(group, ids: tuple[str, ...]) -> None:
+    """--submission_ids and --coordinate_order."""
     group.add_argument(
         "--submission_ids", choices=ids, default=ids[0],
         help="0 for every target, or the number of its track; tracks that were never confirmed "
         "have 0",
-    )  # fmt: skip
-    group.add_argument(
-        "--confirmed_only", action=argparse.BooleanOptionalAction, default=False,
-        help="leave out the targets of tracks that were never confirmed (seen in 3 frames)",
     )  # fmt: skip
     group.add_argument(
         "--coordinate_order", choices=ORDERS, default=ORDERS[0],
@@ -92,7 +97,7 @@ def _add_scoring(group) -> None:
     )  # fmt: skip
 
 
-def _zip_file(value: str) -> Path:
+def zip_file(value: str) -> Path:
     """An argparse `type`: a zip file to write."""
     path = folder(value)
     if path.suffix.lower() != ".zip" or path.is_dir():

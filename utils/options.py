@@ -157,17 +157,6 @@ def add_normalisation(parser: Parser, sources: tuple[str, ...]) -> None:
     group.add_argument("--std", type=number_above(0), help="standard deviation of grey levels")
 
 
-def add_registration(parser: Parser, registrations: tuple[str, ...]) -> None:
-    """--register."""
-    group = parser.add_argument_group("moving cameras")
-    group.add_argument(
-        "--register", choices=registrations, default=registrations[0],
-        help="bring the frames of a window onto its middle one, as if the camera stood still, by a "
-        "shift (translation), with rotation (euclidean) or perspective (homography); auto: with "
-        "rotation, and only where the camera moves and it helps; still clips stay as they are",
-    )  # fmt: skip
-
-
 def add_clips(parser: Parser) -> None:
     """What an epoch draws and how clips are cut."""
     group = parser.add_argument_group("clips")
@@ -276,14 +265,6 @@ def add_device(parser: Parser) -> None:
         help="auto takes the GPU where there is one",
     )  # fmt: skip
     group.add_argument("--gpu", metavar="N", help="which GPU, by number (published default: 0)")
-
-
-def add_precision(parser: Parser, precisions: list[str]) -> None:
-    """--precision."""
-    parser.add_argument(
-        "--precision", choices=precisions, default=precisions[0],
-        help="arithmetic of the network; bf16 and fp16 are for GPUs and change scores a little",
-    )  # fmt: skip
 
 
 def parse_options(

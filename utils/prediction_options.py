@@ -3,8 +3,12 @@
 import argparse
 from pathlib import Path
 
+from utils.challenge import add_format, zip_file
+from utils.errors import InputError
 from utils.options import Parser, finite, folder, number_above, probability
+from utils.reports import operating_point
 
+CHALLENGE = 101 / 255  # probability; floor(255 x probability) > 100, as the challenge has it
 DEFAULT_RATE = 10.0  # frames a second of the overlay where the input does not say
 
 
@@ -34,7 +38,7 @@ def add_detection(parser: Parser) -> None:
     group = parser.add_argument_group("detections")
     group.add_argument(
         "--threshold", type=probability, metavar="P",
-        help="a pixel is detected at this probability; default: 0.5",
+        help="a pixel is detected at this probability; default: 0.5, with --submission 101/255",
     )  # fmt: skip
     group.add_argument(
         "--target_fa", type=number_above(0, most=1), metavar="FA",
@@ -90,3 +94,62 @@ def add_output(parser: Parser) -> None:
         "--fps", type=number_above(0, most=1000), metavar="RATE",
         help=f"of the overlay; default: the input's, or {DEFAULT_RATE:g}",
     )  # fmt: skip
+    group.add_argument(
+        "--attribution", type=place, metavar="FRAME,X,Y",
+        help="also show which pixels of which frames the detection at X,Y (in pixels) of a frame "
+        "(counted from 1) depends on: integrated gradients, of one INPUT",
+    )  # fmt: skip
+
+
+def add_submission(parser: Parser, ids: tuple[str, ...]) -> None:
+    """--submission and the form of its files."""
+    group = parser.add_argument_group("challenge (SatVideoIRSTD)")
+    group.add_argument(
+        "--submission", type=zip_file, metavar="FILE.zip",
+        help="write the detections of all inputs, one <name>.txt each; test.py --submission does "
+        "the same for a data set, with the published converter's centroids",
+    )  # fmt: skip
+    add_format(group, ids)
+
+
+def place(value: str) -> tuple[int, float, float]:
+    """An argparse `type`: FRAME,X,Y, the frame counted from 1."""
+    parts = value.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"{value!r}: expected FRAME,X,Y")
+    inside = number_above(0, or_equal=True)
+    return number_above(0, int)(parts[0]), inside(parts[1]), inside(parts[2])
+
+
+def choose_threshold(
+    options: argparse.Namespace, run: str, validation: dict | None
+) -> tuple[float, str]:
+    """The threshold and where it comes from.
+
+    Args:
+        validation: the report of the run's validation, if it holds one.
+
+    Raises InputError if a false-alarm rate is asked of a run that does not know its own.
+    """
+    if options.target_fa is None:
+        given = options.threshold is not None
+        usual = (CHALLENGE, "above 100 of 255") if options.submission else (0.5, "default")
+        return (options.threshold, "given") if given else usual
+    if options.threshold is not None:
+        raise InputError("--threshold and --target_fa: give one of them")
+    if not validation:
+        raise InputError(
+            f"--target_fa: {run} holds no validation results (a released run, or trained "
+            "before they were kept): give --threshold"
+        )
+    try:
+        point = operating_point(validation, options.target_fa)
+    except InputError as error:
+        raise InputError(f"--target_fa: on validation data {error}: raise it") from None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"--target_fa: the validation results of {run} are torn") from None
+    return validation["thresholds"][point], (
+        f"lowest with Fa <= {options.target_fa:g} on {validation['pixels']} validation "
+        f"pixels, where Fa = {validation['fa'][point]:.1e}, "
+        f"Pd = {validation['pd'][point]}"
+    )

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.errors import InputError
 from utils.files import written_whole
+from utils.submission import Extent
 
 
 class Row(NamedTuple):
@@ -118,3 +120,43 @@ def _note(tracks: dict[int, dict], row: Row) -> None:
     track["last_frame"], track["to"] = row.frame, [row.x, row.y]
     track["observations"] += 1
     track["peak"] = max(track["peak"], row.peak)
+
+
+def read_summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def is_finished(folder: Path, recorded: dict, live: bool) -> bool:
+    """Whether an input was finished before. InputError if it was, but with other options."""
+    try:
+        before = read_summary(folder)["options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if live:
+        raise InputError(f"{folder} holds an earlier recording: --overwrite, or another --output")
+    for key, value in recorded.items():
+        if before.get(key) != value:
+            raise InputError(
+                f"{folder} was made with {key} {before.get(key)}, now it is {value}: "
+                "--overwrite, or another --output"
+            )
+    return True
+
+
+def submitted(folder: Path, ids: str) -> tuple[list[list[tuple]], Extent]:
+    """What a finished input adds to a submission: (track, x, y) of its targets by frame, and what
+    must be covered.
+
+    Args:
+        ids: `zero`, or `track`; tracks that were never confirmed have 0.
+    """
+    about = read_summary(folder)["input"]
+    confirmed = set()
+    if ids == "track":
+        tracks = json.loads((folder / "detections.json").read_text())["tracks"]
+        confirmed = {track["track"] for track in tracks if track["confirmed"]}
+    frames = [
+        [(row.track if row.track in confirmed else 0, row.x, row.y) for row in rows]
+        for rows in by_frame(read_detections(folder / "detections.csv"), about["frames"])
+    ]
+    return frames, Extent(about["frames"], *about["size"])
