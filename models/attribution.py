@@ -11,11 +11,10 @@ steps miss that is the `gap`, kept with every map.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -24,27 +23,17 @@ import torch
 from torch import nn
 
 from models.focus import Crop, TargetScore, visible_crop, whole_frame
+from models.integration import GAP, Path, Score, integrated_gradients
 from models.windows import Window, split_windows
 from utils.devices import on_all_cores
 from utils.errors import InputError
 
 BASELINES = ("zero", "median")
-GAP = 0.01  # a map that misses F(clip) - F(baseline) by more is not complete
-BUDGET = 256 * 2**20  # bytes that the points processed at a time may keep for their gradients
-MOST = 10  # times the steps asked for, that refining them may come to
+VOXEL_BYTES = 2000  # about: DeepPro keeps 900 for the gradient, and works on them
 BLUR = 9  # side in pixels of the mean filter of the median baseline
 # Voxels deleted, as shares of all that the network can see; random orders to compare with.
 DELETED = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 RANDOM_ORDERS = 3
-
-Score = Callable[[torch.Tensor], torch.Tensor]  # clips [B, T, h, w] to F [B]
-
-
-class Path(NamedTuple):
-    """F [n] at the places [n], from 0 (the baseline) to 1 (the clip)."""
-
-    places: np.ndarray
-    scores: np.ndarray
 
 
 class Deletion(NamedTuple):
@@ -193,6 +182,8 @@ class Explainer:
     def _prepare(self, frames: np.ndarray, index: int, mask: np.ndarray):
         """The crop, F in it, and the normalised clip [T, h, w]."""
         crop = whole_frame(mask.shape) if self.whole else visible_crop(self.network, mask)
+        if self.whole and self.device.type == "cpu":
+            _check_memory(self.seqlen, *crop.size)
         score = TargetScore(self.network, index, mask, crop).to(self.device)
         clip = frames[:, *crop.slices]
         filling = np.repeat(clip[-1:], self.seqlen - len(clip), axis=0)
@@ -201,6 +192,17 @@ class Explainer:
     def _normalise(self, levels: np.ndarray) -> torch.Tensor:
         levels = torch.from_numpy(levels.astype(np.float32)).to(self.device)
         return (levels - self.mean) / self.std
+
+
+def _check_memory(T: int, H: int, W: int) -> None:
+    """Raise InputError if one step over whole frames cannot fit in the memory of this machine."""
+    needed = T * H * W * VOXEL_BYTES / 1e9
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    if needed > there:
+        raise InputError(
+            f"whole frames of {H} x {W} pixels need about {needed:.0f} GB, this machine has "
+            f"{there:.0f} GB: leave out --whole_frame (beyond the crop the map is 0)"
+        )
 
 
 def windows_with(index: int, count: int, seqlen: int) -> list[Window]:
@@ -213,103 +215,6 @@ def baseline_image(frames: np.ndarray, name: str, mean: float) -> np.ndarray:
     if name == "zero":
         return np.full(frames.shape[1:], mean, np.float32)
     return cv2.blur(np.median(frames, axis=0).astype(np.float32), (BLUR, BLUR))
-
-
-class _Point(NamedTuple):
-    """A point of the path: its place, F, the slope of F along the path, the gradient [T, h, w]."""
-
-    place: float
-    score: float
-    slope: float
-    gradient: torch.Tensor
-
-
-def integrated_gradients(
-    score: Score, clip: torch.Tensor, baseline: torch.Tensor, steps: int, refine: bool = True,
-    advance: Callable = lambda n: None,
-) -> tuple[np.ndarray, Path]:  # fmt: skip
-    """Integrated gradients of a score along the straight path, by the trapezoid rule.
-
-    F rises within a hundredth of the path where a network is sure of itself, and equal steps pass
-    over that. What a step misses is known, for the gradients along it should add up to what F
-    gains. With `refine` the steps that miss the most are halved, and halved again, until all of
-    them together miss no more than GAP allows, or there are MOST times as many.
-
-    Args:
-        score: clips [B, T, h, w] to F [B].
-        clip, baseline: [T, h, w].
-        steps: equal steps to begin with, at least 1.
-        refine: False leaves it at these.
-        advance: called with the number of points done at a time.
-
-    Returns the influence [T, h, w] (float64) and the path. Memory holds steps + 1 gradients, and
-    points in batches of at most BUDGET bytes (or one).
-    """
-    sample = partial(_sample, score, clip, baseline, gradient_bytes(score, clip), advance)
-    points = sample(np.linspace(0, 1, steps + 1))
-    path = {p.place: p.score for p in points}
-    allowed = GAP * abs(points[-1].score - points[0].score) if refine else float("inf")
-    total = torch.zeros_like(clip)
-    pending = list(pairwise(points))
-    while pending:
-        pending.sort(key=_missed)
-        missed = np.cumsum([_missed(step) for step in pending])
-        # The halves of the others need a part of what is allowed too.
-        good = np.searchsorted(missed, allowed if missed[-1] <= allowed else allowed / 2, "right")
-        good = max(int(good), len(pending) - (MOST * steps + 1 - len(path)))
-        allowed -= missed[good - 1] if good else 0
-        for a, b in pending[:good]:
-            total += (a.gradient + b.gradient) * ((b.place - a.place) / 2)
-        pending = pending[good:]
-        middles = sample([(a.place + b.place) / 2 for a, b in pending])
-        path.update((m.place, m.score) for m in middles)
-        pending = [
-            half for (a, b), m in zip(pending, middles, strict=True) for half in ((a, m), (m, b))
-        ]
-    influence = (total * (clip - baseline)).double().cpu().numpy()
-    places = np.array(sorted(path))
-    return influence, Path(places, np.array([path[place] for place in places]))
-
-
-def _missed(step: tuple[_Point, _Point]) -> float:
-    """By how much the trapezoid over a step misses what F gains on it."""
-    a, b = step
-    return abs(b.score - a.score - (a.slope + b.slope) * (b.place - a.place) / 2)
-
-
-def _sample(
-    score: Score, clip: torch.Tensor, baseline: torch.Tensor, each: int, advance: Callable, places
-) -> list[_Point]:
-    """The path at some places; `each` is the bytes that one of them needs."""
-    threads = torch.get_num_threads() if clip.device.type == "cpu" else 1
-    size = min(max(1, BUDGET // threads // max(1, each)), -(-len(places) // threads) or 1)
-
-    def work(batch: np.ndarray) -> list[_Point]:
-        at = torch.tensor(batch).to(clip)[:, None, None, None]
-        clips = torch.lerp(baseline, clip, at).requires_grad_()  # [B, T, h, w]
-        scores = score(clips)
-        (gradients,) = torch.autograd.grad(scores.sum(), clips)
-        slopes = (gradients * (clip - baseline)).sum(dim=(1, 2, 3), dtype=torch.float64)
-        advance(len(batch))
-        numbers = zip(batch, scores.tolist(), slopes.tolist(), gradients, strict=True)
-        return [_Point(float(place), *rest) for place, *rest in numbers]
-
-    batches = [places[i : i + size] for i in range(0, len(places), size)]
-    return [p for part in on_all_cores(work, batches, clip.device) for p in part]
-
-
-def gradient_bytes(score: Score, clip: torch.Tensor) -> int:
-    """What one clip [T, h, w] keeps in memory between its score and the gradient of that."""
-    kept = {}
-
-    def note(saved: torch.Tensor) -> torch.Tensor:
-        storage = saved.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return saved
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
-        score(clip[None].requires_grad_())
-    return sum(kept.values())
 
 
 def delete_voxels(

@@ -48,7 +48,8 @@ def _draw_scatter(axes, a) -> None:
         a.start + t + 1, x + a.crop.left, y + a.crop.top, c=share, s=4 + 40 * share**2,
         cmap="viridis_r", vmin=SHOWN, vmax=1, depthshade=False,
     )  # fmt: skip
-    axes.set(xlim=(a.start + 1, a.start + len(a.influence)), xlabel="frame", ylabel="x", zlabel="y")
+    axes.set(xlim=(a.start + 1, a.start + len(a.influence)), xlabel="frame", ylabel="x")
+    axes.set_zlabel("y", labelpad=-5)
     axes.set(ylim=(a.crop.left, a.crop.right), zlim=(a.crop.bottom, a.crop.top))
     axes.tick_params(labelsize=7)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):

@@ -7,16 +7,10 @@ import torch
 from torch import nn
 
 from models import Explainer, build_network, network_names
-from models.attribution import (
-    MOST,
-    baseline_image,
-    delete_voxels,
-    gradient_bytes,
-    integrated_gradients,
-    windows_with,
-)
+from models.attribution import baseline_image, delete_voxels, windows_with
 from models.attribution_targets import choose_targets, split_targets
 from models.focus import Crop, TargetScore, visible_crop, whole_frame
+from models.integration import MOST, gradient_bytes, integrated_gradients
 from tests.golden import REAL, RELEASED, needs_shared, released_run
 from tests.models.test_networks import load_released, settled
 from utils.errors import InputError
@@ -218,7 +212,7 @@ def test_batches_do_not_change_the_map(monkeypatch):
     network, mask = settled("DeepPro"), disc((8, 8), 3, 3)
     frames = np.random.default_rng(2).integers(0, 256, (T, 8, 8)).astype(np.uint8)
     one = Explainer(network, 128, 60, steps=9)(frames, 2, mask)
-    monkeypatch.setattr("models.attribution.BUDGET", 1)
+    monkeypatch.setattr("models.integration.BUDGET", 1)
     other = Explainer(network, 128, 60, steps=9)(frames, 2, mask)
     np.testing.assert_allclose(one.influence, other.influence, atol=1e-5)
 
@@ -285,6 +279,13 @@ def test_bad_weights_and_levels_are_refused():
         network.final.bias.fill_(float("nan"))
     with pytest.raises(InputError, match="not finite: the weights hold NaN"):
         Explainer(network, 0, 1, steps=2)(np.ones((T, 8, 8), np.uint8), 1, disc((8, 8), 2, 2))
+
+
+def test_whole_frames_that_cannot_fit_in_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("models.attribution.os.sysconf", lambda name: 1000)  # a megabyte
+    explainer = Explainer(build_network("DeepPro", seqlen=T), 0, 1, whole=True)
+    with pytest.raises(InputError, match=r"whole frames of 80 x 90 pixels .* leave out --whole"):
+        explainer(np.ones((T, 80, 90), np.uint8), 1, disc((80, 90), 2, 2))
 
 
 # Which targets
