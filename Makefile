@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup demo test test-commands test-rooms test-slow lint format clean
 
 setup: .venv/done
 
@@ -22,8 +22,16 @@ demo: setup
 		--train 12 --test 4 --frames 60 --size 64 --seed 0
 	$(BIN)/python train.py --config configs/demo.yaml
 
+# Both halves at once; each shows what it has to say when it is done.
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	@echo "testing, which takes a few minutes"
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-commands test-rooms
+
+test-commands: setup
+	$(BIN)/python -m pytest tests/test_*.py
+
+test-rooms: setup
+	$(BIN)/python -m pytest --ignore-glob='tests/test_*.py'
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

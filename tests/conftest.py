@@ -15,6 +15,8 @@ from datasets.synthetic import write_dataset
 from tests.golden import REPOSITORY
 from utils.errors import run_command
 
+pytest_plugins = ["tests.predicting"]
+
 torch.set_num_threads(1)  # the arrays are small, and other processes may share the machine
 
 
@@ -46,6 +48,8 @@ def run_main(monkeypatch, capsys):
             run_command(main)
         except SystemExit as end:
             status = end.code
+        finally:
+            torch.set_flush_denormal(False)  # commands set it, hypothesis wants it unset
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

@@ -220,3 +220,12 @@ def test_logits_are_the_published_ones(path):
     logits = prepare(load_released(run_of(path)))(frames)
     torch.testing.assert_close(logits, expected, atol=2e-3, rtol=0)
     torch.testing.assert_close(logits.sigmoid(), expected.sigmoid(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_compiled_the_maps_are_the_same(name):
+    network, frames = trained(name, 8), torch.randn(8, 13, 17)
+    with torch.no_grad():
+        compiled = prepare(network, compiled=True)
+        torch.testing.assert_close(compiled(frames), prepare(network)(frames), rtol=1e-4, atol=1e-4)
+        assert compiled(frames[:, :12]).shape == (8, 12, 17)

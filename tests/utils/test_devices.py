@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.devices import choose_device, keep_freed_memory, seed_everything
+from utils.devices import choose_device, compiler_works, keep_freed_memory, seed_everything
 from utils.errors import InputError
 
 
@@ -44,3 +44,14 @@ def test_keeping_freed_memory_changes_no_result():
     before = torch.ones(3).sum()
     keep_freed_memory()
     assert torch.ones(3).sum() == before
+
+
+def test_a_compiler_that_does_not_work_is_told_and_done_without(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise RuntimeError("no g++ here\nand much more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert not compiler_works(torch.device("cpu"))
+    err = capsys.readouterr().err
+    assert "goes on without, no compiler works: no g++ here" in err
+    assert err.count("\n") == 1
