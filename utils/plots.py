@@ -1,5 +1,6 @@
 """Pictures, drawn with matplotlib into PNG files that appear whole."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from matplotlib.patches import Rectangle
 
 from utils.errors import InputError
 from utils.files import written_whole
+
+# It warns once a text about every font of its list that is gone, which changes nothing.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 FOUND, TRUTH = "#ff5c33", "#35c759"
 
