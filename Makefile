@@ -28,10 +28,10 @@ test: setup
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-commands test-rooms
 
 test-commands: setup
-	$(BIN)/python -m pytest tests/test_*.py
+	$(BIN)/python -m pytest tests/test_*.py --ignore=tests/test_golden_evaluation.py
 
 test-rooms: setup
-	$(BIN)/python -m pytest --ignore-glob='tests/test_*.py'
+	$(BIN)/python -m pytest tests/*/ tests/test_golden_evaluation.py
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -74,7 +74,7 @@ def test_a_process_that_dies_is_said():
 
 def test_what_goes_wrong_in_a_process_is_said_in_one_line(run_main, tmp_path):
     ours, theirs = multiprocessing.Pipe()
-    setting = benchmark.Setting("No such", None, 4, 8, 8, torch.device("cpu"), "fp32")
+    setting = benchmark.Setting("No such", None, 4, 8, 8, torch.device("cpu"), "fp32", False)
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
         patch.setattr(benchmark, "end_with_main", lambda: None)
