@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +14,8 @@ import numpy as np
 
 from datasets.images import IMAGE_SUFFIXES, read_frame
 from datasets.sequences import images_in, natural_order
-from datasets.stacks import count_tiff_pages, open_array, read_pages
-from utils.errors import InputError
+from datasets.stacks import CutShort, count_tiff_pages, open_array, read_pages
+from utils.errors import InputError, size_text
 from utils.video import frame_count, frame_rate, open_video, read_pictures
 
 # Folders whose name says nothing: the one above names the sequence.
@@ -34,9 +36,9 @@ class Source:
     """Frames of one scene.
 
     name: for the folder of results. read: a fresh iterator over arrays [H, W] of numbers, with an
-    InputError in the place of a frame that cannot be read. length and rate (frames a second) where
-    they are known. live: a camera or stream, which can be read only once and ends when stopped.
-    place: the path or address.
+    InputError in the place of a frame that cannot be read, a CutShort at the end where more are
+    lost. length and rate (frames a second) where they are known. live: a camera or stream, which
+    can be read only once and ends when stopped. place: the path or address. files: what is read.
     """
 
     name: str
@@ -45,14 +47,30 @@ class Source:
     length: int | None = None
     rate: float | None = None
     live: bool = False
-    folder: Path | None = field(default=None)
+    folder: Path | None = None
+    files: tuple[Path, ...] = ()
 
-    def frames(self, skip_bad: bool = False) -> Iterator[Frame]:
+    def fingerprint(self) -> str:
+        """Names, sizes and times of change of the files, digested: other files, another one."""
+        digest = hashlib.sha256()
+        for path in sorted(self.files):
+            try:
+                about = path.stat()
+                known = path.name, about.st_size, about.st_mtime_ns
+            except OSError:  # the reading will say so
+                known = (path.name,)
+            digest.update(repr(known).encode())
+        return digest.hexdigest()[:16]
+
+    def frames(
+        self, skip_bad: bool = False, tell: Callable[[str], None] = lambda text: None
+    ) -> Iterator[Frame]:
         """Every frame, checked: uint8 and uint16 as they are, other numbers as float32.
 
         Raises InputError, naming the frame, for one that cannot be read, is of another size or
         depth than those before, or holds NaN. With skip_bad the last good frame stands for it (the
-        next, at the beginning), so that the timing stays.
+        next, at the beginning), so that the timing stays; where the source is cut short, the frames
+        end, and `tell` is called with what is wrong.
         """
         last, early = None, []
         for number, item in enumerate(self.read(), start=1):
@@ -63,6 +81,8 @@ class Source:
                 yield Frame(levels)
             elif not skip_bad:
                 raise InputError(f"{fault}; --skip_bad goes on without it")
+            elif isinstance(item, CutShort) and last is not None:
+                tell(fault)
             elif last is None:
                 early.append(fault)
             else:
@@ -81,14 +101,16 @@ class Source:
             if not np.isfinite(item.sum(dtype=np.float64)):
                 return None, f"{where} holds NaN or infinity"
         if last is not None and item.shape != last.shape:
-            return None, f"{where} is {_size(item)} pixels, those before are {_size(last)}"
+            before = size_text(last.shape)
+            return None, f"{where} is {size_text(item.shape)} pixels, those before are {before}"
         if last is not None and item.dtype != last.dtype:
             return None, f"{where} is {item.dtype}, those before are {last.dtype}"
         return item, None
 
 
 def open_sources(inputs: list[str]) -> list[Source]:
-    """The sources that inputs name; image files of one folder, given one by one, are one.
+    """The sources that inputs name; image files of one folder, given one by one, are one, in
+    natural order.
 
     Nothing is read but what tells the kind and the length. Raises InputError for an input that is
     none of these, and for two of one name.
@@ -112,7 +134,10 @@ def open_sources(inputs: list[str]) -> list[Source]:
             stills.setdefault(path.parent, []).append(path)
         else:
             sources.append(_open_path(path))
-    sources += [_open_images(folder, images) for folder, images in stills.items()]
+    sources += [
+        _open_images(folder, sorted(set(images), key=lambda p: (natural_order(p), p.name)))
+        for folder, images in stills.items()
+    ]
     named: dict[str, Source] = {}
     for source in sources:
         if source.name in named:
@@ -136,16 +161,20 @@ def _open_path(path: Path) -> Source:
     kind = path.suffix.lower()
     if kind in (".tif", ".tiff"):
         pages, whole = count_tiff_pages(path)
-        return Source(path.stem, str(path), lambda: read_pages(path, pages, whole), pages)
+        return Source(
+            path.stem, str(path), lambda: read_pages(path, pages, whole), pages, files=(path,)
+        )
     if kind in (".npy", ".npz"):
         length, read = open_array(path)
-        return Source(path.stem, str(path), read, length)
+        return Source(path.stem, str(path), read, length, files=(path,))
     video = open_video(str(path))
     if video is None:
         raise InputError(f"{path}: cannot be decoded as a video (truncated, or of another kind)")
     length, rate = frame_count(video), frame_rate(video)
     video.release()
-    return Source(path.stem, str(path), lambda: _read_video(path, length), length, rate)
+    return Source(
+        path.stem, str(path), lambda: _read_video(path, length), length, rate, files=(path,)
+    )
 
 
 def _open_images(folder: Path, images: list[Path]) -> Source:
@@ -162,9 +191,12 @@ def _open_images(folder: Path, images: list[Path]) -> Source:
             except InputError as error:
                 yield error
 
-    where = folder.absolute()
+    where = Path(os.path.abspath(folder))  # `clip/..` has a name of its own
     name = where.parent.name if where.name.lower() in _PLAIN_NAMES else where.name
-    return Source(name or "frames", str(folder), read, len(images), folder=where.resolve())
+    return Source(
+        name or "frames", str(folder), read, len(images), folder=folder.resolve(),
+        files=tuple(images),
+    )  # fmt: skip
 
 
 def _open_live(text: str) -> Source:
@@ -188,7 +220,7 @@ def _read_video(path: Path, announced: int | None) -> Iterator[np.ndarray | Inpu
         count += 1
     # The announced length is an estimate in some containers: a little less is no fault.
     if announced and count < announced - max(2, 0.01 * announced):
-        yield InputError(f"{path}: ends after frame {count} of {announced} (truncated or damaged)")
+        yield CutShort(f"{path}: ends after frame {count} of {announced} (truncated or damaged)")
 
 
 def _red(picture: np.ndarray) -> np.ndarray:
@@ -200,7 +232,3 @@ def _plain(address: str) -> str:
     """An address as the name of a folder, without user and password."""
     kept = address.rsplit("@", 1)[-1]
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in kept).strip("._") or "stream"
-
-
-def _size(frame: np.ndarray) -> str:
-    return " x ".join(str(n) for n in frame.shape)

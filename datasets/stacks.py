@@ -11,10 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, size_text
 
 BATCH = 2**25  # bytes of TIFF pages that are read at once: each opening walks the whole file
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+class CutShort(InputError):
+    """The rest of the frames is lost: it stands for no frame, and is the last that is read."""
 
 
 def count_tiff_pages(path: Path) -> tuple[int, bool]:
@@ -49,7 +53,7 @@ def count_tiff_pages(path: Path) -> tuple[int, bool]:
 def read_pages(path: Path, pages: int, whole: bool) -> Iterator[np.ndarray | InputError]:
     """The pages of a TIFF [H, W], an InputError in the place of one that cannot be read.
 
-    Of colour pages the red channel. If the file is not whole, an InputError ends it.
+    Of colour pages the red channel. If the file is not whole, a CutShort ends it.
     """
     start, batch = 0, 1
     while start < pages:
@@ -62,7 +66,7 @@ def read_pages(path: Path, pages: int, whole: bool) -> Iterator[np.ndarray | Inp
                 batch = max(1, BATCH // image.nbytes)
                 yield image if image.ndim == 2 else np.ascontiguousarray(image[:, :, 2])
     if not whole:
-        yield InputError(f"{path}: ends after page {pages} (truncated)")
+        yield CutShort(f"{path}: ends after page {pages} (truncated)")
 
 
 def _imread(path: Path, start: int, count: int) -> list[np.ndarray | None]:
@@ -82,38 +86,41 @@ def open_array(path: Path) -> tuple[int, Callable[[], Iterator[np.ndarray]]]:
     """The length of a .npy or .npz stack and what reads it, frame by frame.
 
     [N, H, W], [H, W] for one frame, or [N, H, W, C] with C 1, 3 or 4: red, green, blue, of which
-    red is taken. A .npz holds one array, or several of which one is called `frames`. Raises
-    InputError for another shape, for what is no numbers, and for a torn file.
+    red is taken. A .npz holds one array, or several of which one is called `frames`. Where it
+    cannot be read on, a CutShort is the last. Raises InputError for another shape, for what is no
+    numbers, and for a torn file.
     """
     try:
         if path.suffix.lower() == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            shape, dtype, read = array.shape, array.dtype, lambda: iter(array)
+            if not isinstance(array, np.ndarray):
+                array.close()
+                raise ValueError("it is a zip archive: call it .npz")
+            shape, dtype = array.shape, array.dtype
+            read = lambda: iter(array if array.ndim > 2 else array[None])  # noqa: E731
         else:
             shape, dtype, read = _open_npz(path)
     except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a stack of frames ({_first(error)})") from None
     if dtype.kind not in "buif":
         raise InputError(f"{path}: holds {dtype}; expected numbers (8- or 16-bit, or floats)")
-    if len(shape) == 2:
-        return 1, lambda: iter([np.concatenate([row[None] for row in read()])])
     coloured = len(shape) == 4 and shape[3] in (1, 3, 4)
-    if not (len(shape) == 3 or coloured) or 0 in shape:
-        wanted = "expected [N, H, W], or [N, H, W, 3] in colour, none of them 0"
-        raise InputError(f"{path}: an array of {' x '.join(map(str, shape)) or 'one'}; {wanted}")
+    if not (len(shape) in (2, 3) or coloured) or 0 in shape:
+        wanted = "expected [N, H, W], [H, W], or [N, H, W, 3] in colour, none of them 0"
+        raise InputError(f"{path}: an array of {size_text(shape) or 'one'}; {wanted}")
 
     def frames() -> Iterator[np.ndarray]:
         try:
             for frame in read():
                 yield np.ascontiguousarray(frame[:, :, 0] if coloured else frame)
         except _UNREADABLE as error:
-            yield InputError(f"{path}: cannot be read on ({_first(error)})")
+            yield CutShort(f"{path}: cannot be read on ({_first(error)})")
 
-    return shape[0], frames
+    return shape[0] if len(shape) > 2 else 1, frames
 
 
 def _open_npz(path: Path) -> tuple[tuple, np.dtype, Callable[[], Iterator[np.ndarray]]]:
-    """Shape and type of the array in a .npz, and what unpacks it one entry at a time."""
+    """Shape and type of the array in a .npz, and what unpacks it one frame at a time."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
     chosen = "frames.npy" if "frames.npy" in names else names[0] if len(names) == 1 else None
@@ -124,21 +131,23 @@ def _open_npz(path: Path) -> tuple[tuple, np.dtype, Callable[[], Iterator[np.nda
         shape, fortran, dtype = _read_header(member)
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
+    stack = shape if len(shape) > 2 else (1, *shape)
 
     def read() -> Iterator[np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             if fortran:  # entries lie interleaved: there is no reading one at a time
                 with archive.open(chosen) as member:
-                    yield from np.lib.format.read_array(member, allow_pickle=False)
+                    array = np.lib.format.read_array(member, allow_pickle=False)
+                yield from array.reshape(stack)
                 return
             with archive.open(chosen) as member:
                 _read_header(member)
-                size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-                for _ in range(shape[0] if shape else 0):
+                size = int(np.prod(stack[1:], dtype=np.int64)) * dtype.itemsize
+                for _ in range(stack[0]):
                     content = member.read(size)
                     if len(content) < size:
                         raise EOFError("it ends early")
-                    yield np.frombuffer(content, dtype).reshape(shape[1:])
+                    yield np.frombuffer(content, dtype).reshape(stack[1:])
 
     return shape, dtype, read
 

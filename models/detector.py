@@ -15,7 +15,7 @@ from torch import nn
 from models.prepared import PRECISIONS, prepare
 from models.registration import REGISTRATIONS, register
 from models.windows import overlap, window_stop
-from utils.errors import InputError, unknown_name
+from utils.errors import InputError, size_text, unknown_name
 
 
 class Detector:
@@ -91,8 +91,8 @@ class Detector:
         for frame in frames:
             if recent and frame.shape != recent[-1].shape:
                 raise InputError(
-                    f"frame {read + 1} is {_size(frame)}, the frames before are "
-                    f"{_size(recent[-1])}: all frames of a sequence must have one size"
+                    f"frame {read + 1} is {size_text(frame.shape)}, the frames before are "
+                    f"{size_text(recent[-1].shape)}: all frames of a sequence must have one size"
                 )
             recent.append(frame)
             read += 1
@@ -141,7 +141,3 @@ class Detector:
                 f"{self.mean} and std {self.std} are far from the frames'"
             )
         return probabilities
-
-
-def _size(frame: np.ndarray) -> str:
-    return " x ".join(str(n) for n in frame.shape)

@@ -31,6 +31,11 @@ def unknown_name(kind: str, name: str, names: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}: {hint}choose from {', '.join(names)}")
 
 
+def size_text(shape: Iterable[int]) -> str:
+    """A size as messages have it: 24 x 32."""
+    return " x ".join(map(str, shape))
+
+
 def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
     """Run a command's main and turn what goes wrong into one line and an exit status.
 
