@@ -17,13 +17,13 @@ An INPUT that was finished before is skipped. A camera or a stream ends with Ctr
 
 import argparse
 import gzip
+import os
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 
@@ -34,17 +34,19 @@ from models import (
     PRECISIONS,
     REGISTRATIONS,
     Explainer,
+    Target,
     Tracker,
     find_detections,
     target_at,
 )
+from utils.attribution_options import check_attribution
 from utils.attribution_report import describe_line, write_attribution
 from utils.challenge import order_line
 from utils.devices import set_up_arithmetic
 from utils.errors import InputError, Interrupted, explain, run_command
 from utils.files import locked, writable_folder, write_json
 from utils.inference_options import add_inference
-from utils.logs import progress
+from utils.logs import progress, warn
 from utils.options import (
     Parser,
     add_common,
@@ -62,20 +64,22 @@ from utils.prediction_options import (
     add_output,
     add_submission,
     choose_threshold,
+    decisive,
 )
 from utils.predictions import (
     Row,
+    clear_results,
+    describe_protocol,
     detection_writer,
     is_finished,
     keep_tracks,
     read_detections,
-    submitted,
+    submit,
+    summarise,
     write_json_detections,
 )
 from utils.processes import stop_when_told
-from utils.reports import versions
 from utils.runs import find_run
-from utils.submission import write_submission
 from utils.video import VideoWriter, open_video, read_pictures
 
 
@@ -101,14 +105,6 @@ def build_parser() -> Parser:
     return parser
 
 
-# Options that the results depend on: with others, a finished input is not the same.
-DECISIVE = (
-    *("normalize", "mean", "std", "skip_bad", "frames", "min_area", "gate", "growth", "misses"),
-    *("observations", "confirmed_only", "save_maps", "video", "fps", "precision"),
-    *("register", "attribution"),
-)
-
-
 class Prediction:
     """One input under way: first detections, frame by frame; then what is made of them all."""
 
@@ -120,12 +116,15 @@ class Prediction:
         self.tracker = Tracker(options.gate, options.growth, options.misses, options.observations)
         self.reading: deque[tuple[str | None, float]] = deque()  # fault and time, by frame read
         self.faults: list[str] = []
+        self.warnings: list[str] = []
+        self.length = source.length and min(source.length, options.frames or sys.maxsize)
         self.frames = 0  # answered so far
         self.waited, self.longest, self.behind = 0.0, 0.0, 0  # seconds; frames
 
     def run(self) -> dict:
         """Do everything; the summary. What an earlier run left in the folder is replaced."""
-        (self.folder / "summary.json").unlink(missing_ok=True)
+        self.check_place(self.length)
+        clear_results(self.folder, self.source.name)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
         try:
@@ -145,7 +144,7 @@ class Prediction:
         """The frames [H, W], until there are no more or `told` is set."""
         recording = VideoWriter(self.scratch / "seen.avi", DEFAULT_RATE, "MJPG")
         try:
-            frames = self.source.frames(self.options.skip_bad)
+            frames = self.source.frames(self.options.skip_bad, self.warn)
             for levels, fault in islice(frames, self.options.frames):
                 self.reading.append((fault, time.perf_counter()))
                 if self.source.live:  # cannot be read again for the pictures
@@ -158,21 +157,20 @@ class Prediction:
 
     def detect(self, frames: Iterator[np.ndarray]) -> None:
         """Write detections.csv, a frame as soon as its map is there."""
-        options, name = self.options, self.source.name
+        options = self.options
         head = list(islice(frames, self.loaded.network.seqlen))
         self.shape, self.depth = head[0].shape, str(head[0].dtype)
-        self.normalisation, self.warnings = choose_input_normalisation(
+        self.normalisation, warnings = choose_input_normalisation(
             np.stack(head), options.normalize, self.loaded.normalisation, options.mean, options.std
         )
-        for warning in self.warnings:
-            print(f"warning: {name}: {warning}", file=sys.stderr)
+        for warning in warnings:
+            self.warn(warning)
         self.detector = load_detector(self.loaded, self.normalisation, options)
         save = ProbabilityWriter(self.folder / "visual") if options.save_maps else None
-        length = self.source.length and min(self.source.length, options.frames or sys.maxsize)
         with (
             detection_writer(self.table) as write,
             gzip.open(self.scratch / "maps.gz", "wb", compresslevel=1) as maps,
-            progress(length or options.frames, "frame", name) as bar,
+            progress(self.length or options.frames, "frame", self.source.name) as bar,
         ):
             for i, scores in enumerate(self.detector.stream(chain(head, frames))):
                 write(self.rows(scores))
@@ -190,10 +188,12 @@ class Prediction:
         self.frames += 1
         if fault:
             self.faults.append(f"frame {self.frames}: {fault}")
-        threshold, least = self.recorded["threshold"], self.options.min_area
-        if self.options.attribution and self.options.attribution[0] == self.frames:
-            self.explained = scores >= threshold
-        found = [] if fault else find_detections(scores, threshold, least)
+        options = self.options
+        if options.attribution and options.attribution[0] == self.frames:
+            self.seen = (scores >= options.threshold) & (not fault)  # [H, W]
+            if not self.source.live:  # what cannot be repeated is finished first
+                self.target()
+        found = [] if fault else find_detections(scores, options.threshold, options.min_area)
         tracks = self.tracker.update(found)
         return [
             Row(self.frames, track=track, **d._asdict())
@@ -205,7 +205,7 @@ class Prediction:
         options, source = self.options, self.source
         if options.confirmed_only:
             keep_tracks(self.table, self.tracker.confirmed)
-        protocol = self.protocol()
+        protocol = describe_protocol(self)
         counts = write_json_detections(
             self.folder / "detections.json", read_detections(self.table),
             {"input": source.place, "frames": self.frames, "protocol": protocol},
@@ -217,38 +217,31 @@ class Prediction:
                 self.tracker.confirmed,
                 (options.fps or source.rate or DEFAULT_RATE) if options.video else None,
             )  # fmt: skip
-        if options.attribution:
+        summary = summarise(self, counts, protocol, seconds)
+        if options.attribution:  # if that fails, everything else is done
+            without = {"options": self.recorded | {"attribution": None}}
+            write_json(self.folder / "summary.json", summary | without)
             self.explain()
-        summary = {
-            "input": {
-                "place": source.place, "frames": self.frames, "size": list(self.shape),
-                "levels": self.depth, "frames_per_second": source.rate, "bad_frames": self.faults,
-            },
-            **counts,
-            "speed": {
-                "seconds": round(seconds, 3),
-                "frames_per_second": round(self.frames / seconds, 3),
-                "latency_seconds": {
-                    "mean": round(self.waited / self.frames, 4), "most": round(self.longest, 4)
-                },
-                "latency_frames": self.behind - 1,
-            },
-            "warnings": self.warnings,
-            "protocol": protocol,
-            "options": self.recorded,
-        }  # fmt: skip
         write_json(self.folder / "summary.json", summary)
         return summary
 
+    def check_place(self, length: int | None) -> None:
+        """InputError if --attribution names a frame beyond so many."""
+        number = self.options.attribution and self.options.attribution[0]
+        if number and length and number > length:
+            raise InputError(
+                f"--attribution: no frame {number}: {self.source.name} has {length}, counted from 1"
+            )
+
+    def target(self) -> Target:
+        """The detection at the place of --attribution, once its frame was seen."""
+        number, x, y = self.options.attribution
+        return target_at(number - 1, self.seen, x, y, self.options.min_area)
+
     def explain(self) -> None:
         """Show what the detection at the place of --attribution depends on; say it in a line."""
-        number, x, y = self.options.attribution
-        if number > self.frames:
-            raise InputError(
-                f"--attribution: no frame {number}: {self.source.name} has {self.frames}, counted "
-                "from 1"
-            )
-        target = target_at(number - 1, self.explained, x, y)
+        self.check_place(self.frames)
+        target = self.target()
 
         def read(start: int, stop: int) -> np.ndarray:
             return np.stack(list(islice(self.again(), start, stop)))
@@ -259,6 +252,10 @@ class Prediction:
         record, _ = write_attribution(self.folder, found, name, False, target, self.loaded.model)
         print(describe_line(record), flush=True)
 
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        warn(f"{self.source.name}: {text}")
+
     def again(self) -> Iterator[np.ndarray]:
         """The frames [H, W] once more, those of a camera or stream from what was recorded."""
         if self.source.live:
@@ -267,32 +264,16 @@ class Prediction:
             return (picture[:height, :width, 2] for picture in seen)
         return (levels for levels, _ in self.source.frames(self.options.skip_bad))
 
-    def protocol(self) -> dict:
-        """Everything that a number depends on."""
-        options = self.options
-        return {
-            "run": self.loaded.run,
-            "model": self.loaded.model,
-            "checkpoint": self.loaded.checkpoint,
-            "threshold": self.recorded["threshold"],
-            "threshold_source": self.recorded["threshold_source"],
-            "comparison": "score >= threshold, in float64",
-            "components": f"8-connected, of at least {options.min_area} pixels",
-            "tracks": {k: getattr(options, k) for k in ("gate", "growth", "misses", "observations")}
-            | {"only_confirmed": options.confirmed_only},
-            **self.detector.describe(),
-            "normalisation": self.normalisation._asdict(),
-            "bad_frames": "the one before stands in, nothing is reported",
-            "versions": versions(),
-        }
-
 
 def predict(source: Source, loaded: Loaded, options: argparse.Namespace, recorded: dict) -> str:
     """Detect in one input; a line that says what came out."""
     place = options.output / source.name
     if source.folder and source.folder in (place.resolve(), *place.resolve().parents):
         raise InputError(f"{place} lies inside the input {source.place}: name another --output")
-    recorded = {"input": str(Path(source.place).absolute()), **recorded}
+    recorded = {
+        "input": os.path.abspath(source.place), "length": source.length,
+        "files": source.fingerprint(), **recorded,
+    }  # fmt: skip
     if not options.overwrite and is_finished(place, recorded, source.live):
         return f"{source.name}: finished before, in {place} (--overwrite does it anew)"
     with locked(writable_folder(place, "name another folder with --output DIR")):
@@ -311,15 +292,15 @@ def main() -> None:
     options = parse_options(build_parser(), "predict")
     if (options.mean is None) != (options.std is None):
         raise InputError("--mean and --std go together: give both or neither")
+    check_attribution(options)
     set_up_arithmetic()
     sources = open_sources(options.inputs)
     run = find_run(options.logpath, options.weights)
     loaded = load_network(run, options.epoch or "best")
-    threshold, origin = choose_threshold(options, loaded.run, loaded.validation)
-    recorded = {
-        "run": str(run.folder), "checkpoint": loaded.checkpoint, "threshold": threshold,
-        "threshold_source": origin, **{key: getattr(options, key) for key in DECISIVE},
-    }  # fmt: skip
+    options.threshold, options.threshold_source = choose_threshold(
+        options, loaded.run, loaded.validation
+    )
+    recorded = {"run": str(run.folder), "checkpoint": loaded.checkpoint, **decisive(options)}
     if options.submission:
         writable_folder(options.submission.parent, "name another file with --submission FILE.zip")
     if options.attribution and len(sources) > 1:
@@ -336,10 +317,8 @@ def main() -> None:
     if failed:
         raise InputError(f"{len(failed)} of {len(sources)} inputs failed: {', '.join(failed)}")
     if options.submission:
-        names, ids = [source.name for source in sources], options.submission_ids
-        targets, extents = zip(*(submitted(options.output / n, ids) for n in names), strict=True)
-        targets, extents = (dict(zip(names, p, strict=True)) for p in (targets, extents))
-        write_submission(options.submission, targets, extents, options.coordinate_order)
+        folders = [options.output / source.name for source in sources]
+        submit(options.submission, folders, options.submission_ids, options.coordinate_order)
         print(f"wrote {options.submission}; {order_line(options.coordinate_order)}")
 
 

@@ -37,7 +37,7 @@ from models import (
     TargetFinder,
     find_targets,
 )
-from utils.attribution_options import add_attribution
+from utils.attribution_options import add_attribution, check_attribution
 from utils.attribution_report import (
     describe_line,
     print_attributions,
@@ -274,6 +274,7 @@ def main() -> None:
     options = parse_options(build_parser(), "test")
     if options.attribution and options.classical:
         raise InputError("--attribution explains networks: give --log_dir RUN, not --classical")
+    check_attribution(options)
     if options.score:
         print_score(*score_submission(options))
         return

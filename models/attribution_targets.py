@@ -33,12 +33,13 @@ def split_targets(mask: np.ndarray) -> list[np.ndarray]:
     return [labels == label for label in present[np.argsort(first)] if label]
 
 
-def target_at(index: int, mask: np.ndarray, x: float, y: float) -> Target:
-    """The target of a mask [H, W] of frame `index` (from 0) that is nearest to (x, y).
+def target_at(index: int, mask: np.ndarray, x: float, y: float, min_area: int = 1) -> Target:
+    """The target of a mask [H, W] of frame `index` (from 0) that is nearest to (x, y), of those
+    with at least `min_area` pixels.
 
     Raises InputError, naming the nearest, if none has a pixel within NEAR of it.
     """
-    targets = split_targets(mask)
+    targets = [target for target in split_targets(mask) if target.sum() >= min_area]
     places = [np.argwhere(target) for target in targets]  # [pixels, 2] of y, x
     far = [np.linalg.norm(place - (y, x), axis=1).min() for place in places]
     best = int(np.argmin(far)) if far else None

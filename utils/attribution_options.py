@@ -2,6 +2,7 @@
 
 import argparse
 
+from utils.errors import InputError
 from utils.options import Parser, number_above
 
 
@@ -13,6 +14,15 @@ def numbers(value: str) -> list[int]:
 def names(value: str) -> list[str]:
     """An argparse `type`: names with commas between."""
     return list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+
+
+def check_attribution(options: argparse.Namespace) -> None:
+    """InputError for what --attribution cannot explain."""
+    if options.attribution and options.register != "none":
+        raise InputError(
+            f"--attribution explains frames as they are, --register {options.register} detects in "
+            "moved ones: leave out one of them"
+        )
 
 
 def add_attribution(parser: Parser, baselines: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """What a command says: to the terminal, and with the time of day to the log of its run."""
 
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +26,11 @@ class Log:
         tqdm.write(text)
         with open(self.path, "a") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+
+def warn(text: str) -> None:
+    """A line on stderr, above progress bars."""
+    tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 def write_records(path: Path, records: list[dict]) -> None:

@@ -10,6 +10,17 @@ from utils.reports import operating_point
 
 CHALLENGE = 101 / 255  # probability; floor(255 x probability) > 100, as the challenge has it
 DEFAULT_RATE = 10.0  # frames a second of the overlay where the input does not say
+# Options that the results depend on: with others, a finished input is not the same.
+_DECISIVE = (
+    *("threshold", "normalize", "mean", "std", "skip_bad", "frames", "min_area", "gate", "growth"),
+    *("misses", "observations", "confirmed_only", "save_maps", "video", "fps", "precision"),
+    *("register", "attribution"),
+)
+
+
+def decisive(options: argparse.Namespace) -> dict:
+    """The options that the results depend on, by name."""
+    return {name: getattr(options, name) for name in _DECISIVE}
 
 
 def add_input(parser: Parser) -> None:

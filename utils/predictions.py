@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import InputError
-from utils.files import written_whole
-from utils.submission import Extent
+from utils.files import remove_unfinished, written_whole
+from utils.reports import versions
+from utils.submission import Extent, write_submission
 
 
 class Row(NamedTuple):
@@ -34,6 +37,8 @@ class Row(NamedTuple):
     top: int
 
 
+# Written for every input; the summary last.
+_OUTPUTS = ["detections.csv", "detections.json", "overlay.mp4", "contact_sheet.png", "summary.json"]
 _KINDS = {"x": float, "y": float, "peak": float, "mean": float}  # the others are whole numbers
 
 
@@ -122,25 +127,95 @@ def _note(tracks: dict[int, dict], row: Row) -> None:
     track["peak"] = max(track["peak"], row.peak)
 
 
+def clear_results(folder: Path, name: str) -> None:
+    """Remove what an earlier run, finished or not, left in the folder of the results of `name`."""
+    for output in reversed(_OUTPUTS):  # without the summary nothing counts as finished
+        (folder / output).unlink(missing_ok=True)
+    for explained in folder.glob(f"{glob.escape(name)}_frame[0-9]*_target[0-9]*.*"):
+        if explained.suffix in (".npz", ".png"):
+            explained.unlink()
+    shutil.rmtree(folder / "visual" / name, ignore_errors=True)
+    with suppress(OSError):  # there is none, or it holds something else
+        (folder / "visual").rmdir()
+    remove_unfinished(folder)
+
+
+def describe_protocol(prediction) -> dict:
+    """Everything that a number of a `predict.Prediction` (here known by its fields) depends on."""
+    options, loaded = prediction.options, prediction.loaded
+    return {
+        "run": loaded.run,
+        "model": loaded.model,
+        "checkpoint": loaded.checkpoint,
+        "threshold": options.threshold,
+        "threshold_source": options.threshold_source,
+        "comparison": "score >= threshold, in float64",
+        "components": f"8-connected, of at least {options.min_area} pixels",
+        "tracks": {k: getattr(options, k) for k in ("gate", "growth", "misses", "observations")}
+        | {"only_confirmed": options.confirmed_only},
+        **prediction.detector.describe(),
+        "normalisation": prediction.normalisation._asdict(),
+        "bad_frames": "the one before stands in, nothing is reported",
+        "versions": versions(),
+    }
+
+
+def summarise(prediction, counts: dict[str, int], protocol: dict, seconds: float) -> dict:
+    """What summary.json says of a `predict.Prediction` that took so long to detect."""
+    p, source = prediction, prediction.source
+    return {
+        "input": {
+            "place": source.place, "frames": p.frames, "size": list(p.shape), "levels": p.depth,
+            "frames_per_second": source.rate, "bad_frames": p.faults,
+        },
+        **counts,
+        "speed": {
+            "seconds": round(seconds, 3),
+            "frames_per_second": round(p.frames / seconds, 3),
+            "latency_seconds": {
+                "mean": round(p.waited / p.frames, 4), "most": round(p.longest, 4)
+            },
+            "latency_frames": p.behind - 1,
+        },
+        "warnings": p.warnings,
+        "protocol": protocol,
+        "options": p.recorded,
+    }  # fmt: skip
+
+
 def read_summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
 def is_finished(folder: Path, recorded: dict, live: bool) -> bool:
-    """Whether an input was finished before. InputError if it was, but with other options."""
+    """Whether an input was finished before.
+
+    Args:
+        recorded: the input, its length, the fingerprint of its `files`, and the options.
+
+    Raises InputError if it was, but with other options or before the input changed.
+    """
     try:
         before = read_summary(folder)["options"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if live:
         raise InputError(f"{folder} holds an earlier recording: --overwrite, or another --output")
-    for key, value in recorded.items():
+    for key, value in json.loads(json.dumps(recorded)).items():  # tuples as lists
         if before.get(key) != value:
-            raise InputError(
-                f"{folder} was made with {key} {before.get(key)}, now it is {value}: "
-                "--overwrite, or another --output"
-            )
+            how = f"with {key} {before.get(key)}, now it is {value}"
+            if key == "files":
+                how = f"before files of {recorded['input']} changed"
+            raise InputError(f"{folder} was made {how}: --overwrite, or another --output")
     return True
+
+
+def submit(path: Path, folders: list[Path], ids: str, order: str) -> None:
+    """Write a submission of the detections in finished folders, each a sequence of its name."""
+    targets, extents = {}, {}
+    for folder in folders:
+        targets[folder.name], extents[folder.name] = submitted(folder, ids)
+    write_submission(path, targets, extents, order)
 
 
 def submitted(folder: Path, ids: str) -> tuple[list[list[tuple]], Extent]:
