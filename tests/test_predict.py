@@ -53,7 +53,7 @@ def test_everything_that_is_written(run_predict, clip, maps, tmp_path):
     video = open_video(str(place / "overlay.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == 5
     pictures = list(read_pictures(video))
-    assert [p.shape for p in pictures] == [(720 + 26, 960, 3)] * N
+    assert [p.shape for p in pictures] == [(360 + 26, 480, 3)] * N
     assert cv2.imread(str(place / "contact_sheet.png")).shape[1] == 4 * 480
     for i in (0, N - 1):
         image = cv2.imread(str(place / f"visual/clip/{i + 1:05d}.png"), cv2.IMREAD_UNCHANGED)

@@ -18,12 +18,13 @@ from utils.logs import progress
 from utils.predictions import Row, by_frame, read_detections
 from utils.video import video_written_whole
 
-SIDE = 960  # longer side of the overlay, in pixels
+SIDE = 960  # longer side of the overlay at the most, in pixels
+LARGEST = 8  # times that a frame is enlarged: the encoder's time grows with the pixels
 STRIP = 26  # height of the line of text above a picture
 CORNER = 0.25  # the map's share of the picture's width and height
 TRAIL = 30  # frames that a track is drawn for
 LABELS = 40  # more detections than this in a frame are not lettered
-COLUMNS, CELLS, CELL_SIDE = 4, 12, 480  # of the contact sheet
+COLUMNS, CELLS, CELL_SIDE = 4, 12, 480  # of the contact sheet; no overlay is smaller than a cell
 UNSURE = (150, 150, 150)
 
 
@@ -40,6 +41,11 @@ def fitting_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     scale = side / max(size)
     height, width = (max(2, round(n * scale / 2) * 2) for n in size)
     return height, width
+
+
+def overlay_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of the overlay of frames of a size, without its line of text."""
+    return fitting_size(size, min(SIDE, max(CELL_SIDE, LARGEST * max(size))))
 
 
 def letterbox(
@@ -109,7 +115,7 @@ class Overlay:
         if self.levels:  # follow the camera's gain slowly: no flicker
             low, high = (0.9 * a + 0.1 * b for a, b in zip(self.levels, (low, high), strict=True))
         self.levels = low, high
-        size = fitting_size(frame.shape, SIDE)
+        size = overlay_size(frame.shape)
         picture, scale, left, top = letterbox(frame, self.levels, size)
 
         def place(x: float, y: float) -> tuple[int, int]:  # of a point between pixel corners

@@ -10,8 +10,8 @@ from utils.overlay import (
     STRIP,
     Overlay,
     choose_cells,
-    fitting_size,
     letterbox,
+    overlay_size,
     thumbnail,
     thumbnail_size,
     write_contact_sheet,
@@ -82,17 +82,24 @@ def test_a_frame_fits_into_the_middle_of_black():
 
 
 def test_a_box_lies_around_its_pixels():
-    """A frame of 96 x 96 at ten times its size: columns 5 and 6, rows 6 to 8, and 4 around them."""
-    assert fitting_size((96, 96), SIDE) == (960, 960)
+    """A frame of 96 x 96 at eight times its size: columns 5 and 6, rows 6 to 8, 4 around them."""
     overlay = Overlay("clip", 9, confirmed=lambda track: False)
     black, corner = np.zeros((96, 96), np.uint8), np.zeros((96, 96), np.uint8)
     picture = overlay.draw(1, black, [row(1)], corner)[STRIP:]
-    assert picture.shape == (960, 960, 3)
+    assert picture.shape == (768, 768, 3)
     expected = np.zeros((200, 200), bool)
-    expected[56:95, 46:75] = True
-    expected[57:94, 47:74] = False
+    expected[44:77, 36:61] = True  # (6 x 8 - 4) to (9 x 8 + 4), (5 x 8 - 4) to (7 x 8 + 4)
+    expected[45:76, 37:60] = False
     found = (picture[:200, :200] == 150).all(axis=2)
-    np.testing.assert_array_equal(found[54:], expected[54:])  # its letters are above
+    np.testing.assert_array_equal(found[42:], expected[42:])  # its letters are above
+
+
+def test_small_frames_are_enlarged_eight_times_and_to_a_cell_at_least():
+    assert overlay_size((24, 32)) == (360, 480)
+    assert overlay_size((64, 64)) == (512, 512)
+    assert overlay_size((100, 120)) == (800, 960)
+    assert overlay_size((256, 256)) == (960, 960)
+    assert overlay_size((1000, 2000)) == (480, 960)
 
 
 def test_a_path_ends_with_its_track():
