@@ -15,7 +15,7 @@ from datasets.synthetic import write_dataset
 from tests.golden import REPOSITORY
 from utils.errors import run_command
 
-pytest_plugins = ["tests.predicting"]
+pytest_plugins = ["tests.predicting", "tests.training"]
 
 torch.set_num_threads(1)  # the arrays are small, and other processes may share the machine
 

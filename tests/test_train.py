@@ -21,16 +21,6 @@ from tests.training import same, train, weights
 from utils.checkpoints import load_checkpoint
 
 
-@pytest.fixture
-def run_train(run_main, simulated, tmp_path):
-    """Train on the simulated set below tmp_path: run_train(*more) -> (status, stdout, stderr)."""
-
-    def run(*more):
-        return run_main(train.main, *TINY, "--datapath", simulated, "--savepath", tmp_path, *more)
-
-    return run
-
-
 def test_published_options_and_defaults():
     options = vars(train.build_parser().parse_args([]))
     published = {

@@ -9,18 +9,10 @@ import pytest
 import torch
 
 from models import build_network
-from tests.conftest import TINY, read_records
+from tests.conftest import read_records
 from tests.training import same, train, weights
 from utils.checkpoints import load_checkpoint
 from utils.devices import seed_everything
-
-
-@pytest.fixture
-def run_train(run_main, simulated, tmp_path):
-    def run(*more):
-        return run_main(train.main, *TINY, "--datapath", simulated, "--savepath", tmp_path, *more)
-
-    return run
 
 
 def test_the_average_is_what_is_validated_kept_and_used(run_train, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""Trainings to test: in this process, or in others that are killed or train together.
+"""Trainings to test: in this process (a fixture, by `conftest`), or in others that are killed or
+train together.
 
 The others are forked from a process that has imported everything, which saves seconds each.
 """
@@ -9,12 +10,13 @@ import socket
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from engine import train_one_epoch
 from losses import build_loss
 from models import build_network
-from tests.conftest import load_command
+from tests.conftest import TINY, load_command
 from tests.golden import REPOSITORY
 from utils.checkpoints import load_checkpoint
 from utils.devices import seed_everything, set_up_arithmetic
@@ -25,6 +27,16 @@ from utils.files import write_json
 train = load_command("train")
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.training"])
+
+
+@pytest.fixture(name="run_train")
+def run_train_here(run_main, simulated, tmp_path):
+    """Train on the simulated set below tmp_path: run_train(*more) -> (status, stdout, stderr)."""
+
+    def run(*more):
+        return run_main(train.main, *TINY, "--datapath", simulated, "--savepath", tmp_path, *more)
+
+    return run
 
 
 def weights(run: Path) -> dict:
