@@ -43,6 +43,7 @@ from utils.reports import versions, write_results
 from utils.runs import Run, find_run
 from utils.stopwatch import STEP, Stopwatch
 from utils.submission import SubmissionWriter
+from utils.tally import Tally
 
 Observer = Callable[[Sequence, int, np.ndarray], None]
 
@@ -113,7 +114,9 @@ def _normalisation_of(state: dict, dataset: str | None) -> Normalisation | None:
         layout = find_layout(dataset or "")
     except InputError:  # a data set of the user's own
         return None
-    return None if layout.mean is None else Normalisation(layout.mean, layout.std, "run")
+    if layout.mean is None:
+        return None
+    return Normalisation(float(layout.mean), float(layout.std), "run")
 
 
 def load_detector(
@@ -185,14 +188,9 @@ def describe_protocol(
 
 
 def score(
-    loaded: Loaded,
-    options: argparse.Namespace,
-    folder: Path,
-    suffix: str = "",
-    split: str | None = None,
-    visual: bool = False,
-    submission: SubmissionWriter | None = None,
-) -> tuple[dict, list[Path]]:
+    loaded: Loaded, options: argparse.Namespace, folder: Path, suffix: str = "",
+    split: str | None = None, visual: bool = False, submission: SubmissionWriter | None = None,
+) -> tuple[dict, list[Path]]:  # fmt: skip
     """Evaluate a network on a split and write everything; the results and the paths written.
 
     Of several processes the main one writes; the PNGs of a sequence are written by the one that
@@ -264,18 +262,10 @@ def build_detector(
 
 
 def train_one_epoch(
-    network: nn.Module,
-    loss_function: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches,
-    *,
-    rate: Callable[[int], float],
-    device: torch.device,
-    iou_threshold: float,
-    label: str,
-    clip_grad: float | None = None,
-    average: AveragedModel | None = None,
-) -> dict:
+    network: nn.Module, loss_function: nn.Module, optimizer: torch.optim.Optimizer, batches, *,
+    rate: Callable[[int], float], device: torch.device, iou_threshold: float, label: str,
+    clip_grad: float | None = None, average: AveragedModel | None = None,
+) -> dict:  # fmt: skip
     """One pass over the batches.
 
     Args:
@@ -288,46 +278,47 @@ def train_one_epoch(
     spent on each part and in all. Raises InputError, naming the clips, if the loss is not finite.
     """
     network.train()
-    losses, intersection, union = [], 0, 0
-    clock = Stopwatch(device)
+    tally, clock = Tally(), Stopwatch(device)
     with progress(len(batches), "step", label) as bar:
         for step, batch in enumerate(batches):
             clock.lap("data")
             frames, masks = batch.normalised(device)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step)
             logits = network(frames)  # [B, T, h, w]
             loss = loss_function(logits, masks)
             value = loss.item()
             if not math.isfinite(value):
-                raise _not_finite(
-                    value, f"step {step + 1} of {label}", batches.dataset, batch.draws
-                )
+                place = f"step {step + 1} of {label}"
+                raise _not_finite(value, place, batches.dataset, batch.draws)
             clock.lap("forward")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            clock.lap("backward")
-            if clip_grad:
-                nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
-            optimizer.step()
-            if average:
-                average.update_parameters(network)
-            clock.lap("optimiser")
-            losses.append(value)
-            positive, truth = logits.detach().sigmoid() > iou_threshold, masks > 0
-            intersection += int((positive & truth).sum())
-            union += int((positive | truth).sum())
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+            _descend(network, loss, optimizer, rate(step), clip_grad, average, clock)
+            tally.add(value, logits.detach().sigmoid() > iou_threshold, masks > 0)
+            bar.set_postfix(loss=f"{np.mean(tally.losses[-50:]):.4f}", refresh=False)
             bar.update()
             clock.lap("count")
-    losses, intersection, union = zip(*gather((losses, intersection, union)), strict=True)
     return {
-        "loss": float(np.mean(losses)),
-        "train_iou": sum(intersection) / sum(union) if sum(union) else None,
+        **tally.report(),
         "learning_rate": rate(len(batches) - 1),
         **{f"{part}_seconds": round(clock.seconds[part], 3) for part in STEP},
         "seconds": round(clock.total(), 3),
     }
+
+
+def _descend(
+    network: nn.Module, loss: torch.Tensor, optimizer: torch.optim.Optimizer, rate: float,
+    clip_grad: float | None, average: AveragedModel | None, clock: Stopwatch,
+) -> None:  # fmt: skip
+    """One step down the gradient of the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    clock.lap("backward")
+    if clip_grad:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    if average:
+        average.update_parameters(network)
+    clock.lap("optimiser")
 
 
 def _not_finite(value: float, place: str, clips: ClipDataset, draws: list[int]) -> InputError:

@@ -22,6 +22,7 @@ from datasets import (
     CACHE_MODES,
     SOURCES,
     ClipDataset,
+    Normalisation,
     Plan,
     layout_names,
     load_batches,
@@ -32,9 +33,17 @@ from losses import build_loss, loss_names
 from metrics import BORDERS, Counts, ShootingRule
 from models import Detector, build_network, network_names
 from utils.board import Board, needs_tensorboard
-from utils.checkpoints import load_newest, restore_training, save_checkpoint, training_state
+from utils.checkpoints import (
+    leave_aside,
+    load_newest,
+    mend_best,
+    restore_training,
+    save_checkpoint,
+    training_state,
+)
 from utils.devices import choose_device, seed_everything, set_up_arithmetic
 from utils.distributed import (
+    agree,
     from_main,
     in_parallel,
     is_lost,
@@ -46,7 +55,7 @@ from utils.distributed import (
     rank,
     take_buffers_from_main,
 )
-from utils.errors import InputError, Interrupted, run_command
+from utils.errors import Interrupted, run_command
 from utils.files import locked, remove_unfinished, write_json
 from utils.logs import Log, write_records
 from utils.options import (
@@ -61,12 +70,11 @@ from utils.options import (
     add_rule,
     add_run,
     add_selection,
-    parse_options,
 )
 from utils.pictures import ExampleCollector
 from utils.plots import plot_training
 from utils.reports import at_threshold, epoch_line, print_results
-from utils.runs import Run, create_run, find_run
+from utils.runs import Run, create_run
 from utils.schedules import (
     OPTIMIZERS,
     SCHEDULES,
@@ -75,7 +83,7 @@ from utils.schedules import (
     learning_rate,
 )
 from utils.stopwatch import Stopwatch, summarise, summary_line
-from utils.training_options import add_training, check_training
+from utils.training_options import add_training, settle_options
 
 
 def build_parser() -> Parser:
@@ -94,33 +102,20 @@ def build_parser() -> Parser:
     return parser
 
 
-def settle_options() -> tuple[argparse.Namespace, Run | None, Loaded | None]:
-    """The resolved options, the run that is continued, the weights of --weights RUN."""
-    parser = build_parser()
-    options = parse_options(parser, "train")
-    named = options.log_dir and Path(options.savepath, options.log_dir, "options.yaml").is_file()
-    run, saved = None, {}
-    if options.resume or named:
-        run = find_run(options.savepath, options.resume or options.log_dir)
-        saved = run.options()
-        if not saved:
-            raise InputError(f"{run.folder}: no options.yaml, so it cannot be continued")
-        options = parse_options(parser, "train", saved=saved)
-    options.datapath = options.datapath.absolute()  # so that a run goes on from any folder
-    options.cache_dir = options.cache_dir and options.cache_dir.absolute()
-    if options.dataset.endswith((".yaml", ".yml")):
-        options.dataset = str(Path(options.dataset).absolute())
-    if options.weights:
-        options.weights = str(find_run(options.savepath, options.weights).folder)
-    check_training(options, saved, run.name if run else None)
+def settle() -> tuple[argparse.Namespace, Run | None, Loaded | None, Normalisation | None]:
+    """The resolved options, the run that is continued, the weights of --weights RUN where none of
+    its own are kept yet, and the normalisation of these or those."""
+    options, run = settle_options(build_parser())
     if options.tensorboard:
         needs_tensorboard()
-    pretrained = None
-    if options.weights:
-        pretrained = load_pretrained(
-            options.weights, options.savepath, options.model, options.seqlen
-        )
-    return options, run, pretrained
+    state = load_newest(run, bool(options.ema))[0] if run else None
+    if state:
+        return options, run, None, Normalisation(state["mean"], state["std"], "run")
+    if not options.weights:
+        return options, run, None, None
+    weights, root = options.weights, options.savepath
+    pretrained = load_pretrained(weights, root, options.model, options.seqlen)
+    return options, run, pretrained, pretrained.normalisation
 
 
 def open_run() -> tuple[Run, argparse.Namespace, Plan, Loaded | None]:
@@ -128,9 +123,10 @@ def open_run() -> tuple[Run, argparse.Namespace, Plan, Loaded | None]:
 
     Everything that can be wrong with the options or the data is found before a folder is made.
     """
-    options, run, pretrained = from_main(settle_options)
+    options, run, pretrained, normalisation = from_main(settle)
     choose_device(options.device, options.gpu)
-    plan = make_plan(options, processes(), pretrained and pretrained.normalisation)
+    plan = make_plan(options, processes(), normalisation)
+    agree(plan.facts())
     if run is None:
         name, model, T = plan.layout.name, options.model, options.seqlen
         run = from_main(
@@ -176,17 +172,21 @@ class Training:
         """Take up the newest whole checkpoint, if the run has any."""
         state, path, torn = from_main(lambda: load_newest(self.run, self.average is not None))
         for damaged, reason in torn.items():
-            if is_main():
-                damaged.rename(damaged.with_suffix(".torn"))
-            self.log.say(f"torn, left aside as {damaged.stem}.torn: {reason}")
+            self.log.say(from_main(lambda d=damaged, r=reason: leave_aside(d, r)))
         if state is None:
             return
         restore_training(
             state, path, self.options.model, self.network, self.optimizer, self.average
         )
         self.epoch, self.best = state["epoch"] + 1, state["best_iou"]
-        self.records, self.mean, self.std = state["records"], state["mean"], state["std"]
+        self.records = state["records"]
+        self.mean, self.std = float(state["mean"]), float(state["std"])
         self.log.say(f"continuing {self.run.name} after epoch {self.epoch} ({path.name})")
+        there, told = from_main(lambda: mend_best(self.run, state))
+        for line in told:
+            self.log.say(line)
+        if not there:
+            self.best = -1.0  # so that the next epoch is the best
 
     def announce(self, warnings: list[str]) -> None:
         """Say what is trained where, and what the user should know before."""
@@ -289,7 +289,8 @@ class Training:
         plot_training(run.folder / "training.png", self.records)
 
     def test(self) -> tuple[dict, list[Path]]:
-        """Evaluate the best epoch as test.py would, and say where the time went.
+        """Evaluate the best epoch as test.py would, and say where the time went; returns the
+        results and all paths written.
 
         With the run's own mean and std, and the IoU at test.py's default.
         """
@@ -297,15 +298,19 @@ class Training:
         options |= {"threshold_eval": 0.5, "precision": "fp32", "register": "none"}
         options |= {"compile": False}
         clock = Stopwatch(self.device)
-        best = from_main(lambda: load_network(self.run))
-        results, paths = score(best, argparse.Namespace(**options), self.run.folder)
+        kind = from_main(lambda: "best" if self.run.checkpoint("best").is_file() else "last")
+        if kind == "last":
+            self.log.say("the best epoch is lost and none is left to train: the last one is tested")
+        tested = from_main(lambda: load_network(self.run, kind))
+        results, paths = score(tested, argparse.Namespace(**options), self.run.folder)
         clock.lap("test")
         clips = self.plan.steps * self.options.batch_size * processes()
         summary = summarise(self.records, clock.total(), clips)
         self.log.say(summary_line(summary))
         if is_main():
             write_json(self.run.folder / "summary.json", summary)
-        return results, [*paths, self.run.folder / "summary.json"]
+        more = [self.run.checkpoint(kind), self.run.folder / "training.png"]
+        return results, [*more, *paths, self.run.folder / "summary.json"]
 
 
 def main() -> None:
@@ -337,7 +342,7 @@ def train(run: Run, options: argparse.Namespace, plan: Plan, pretrained: Loaded 
             raise lost(kept) from error
         raise
     if is_main():
-        print_results(results, [run.checkpoint("best"), run.folder / "training.png", *paths])
+        print_results(results, paths)
 
 
 if __name__ == "__main__":

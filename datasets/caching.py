@@ -25,6 +25,7 @@ import numpy as np
 
 from datasets.entries import HEADER, CachedSequence, map_file, write_entry
 from datasets.sequences import Sequence
+from utils.distributed import gather, on_this_machine
 from utils.errors import InputError
 from utils.files import written_whole
 from utils.logs import progress
@@ -75,7 +76,7 @@ def cache_sequences(
     """The sequences with their frames and masks decoded once, in the same order, and warnings.
 
     Args:
-        mode: `disk`, shared by all runs and built where it is not up to date; `ram`, for this
+        mode: `disk`, shared by all runs and built where it is not up to date; `ram`, for each
             process alone; `none`, the sequences as they are.
         place: folder of the cache; None: the default one.
 
@@ -98,11 +99,15 @@ def cache_sequences(
 
 
 def _in_memory(sequences: list[Sequence]) -> list[Sequence]:
-    needed = sum(map(decoded_size, sequences))
-    free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    if free and needed + SPARE > 1024 * int(free[1]):
+    count = on_this_machine()
+    needed = count * sum(map(decoded_size, sequences))
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    free = 1024 * int(found[1]) if found else None
+    gather(free)  # all have looked before the first one fills it
+    if free is not None and needed + SPARE > free:
+        each = f" in {count} processes" if count > 1 else ""
         raise InputError(
-            f"--cache ram: the frames take {needed / 1e9:.1f} GB, but {int(free[1]) / 1e6:.1f} GB "
+            f"--cache ram: the frames take {needed / 1e9:.1f} GB{each}, but {free / 1e9:.1f} GB "
             "of memory are available: use --cache disk or --cache none"
         )
     cached = []

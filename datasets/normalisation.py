@@ -41,7 +41,7 @@ def choose_normalisation(
     if mean is not None:
         return Normalisation(mean, std, "given")
     if prefer == "dataset" and layout.mean is not None:
-        return Normalisation(layout.mean, layout.std, f"data set {layout.name}")
+        return Normalisation(float(layout.mean), float(layout.std), f"data set {layout.name}")
     if prefer != "images" and of_run:
         return of_run
     if prefer == "run":

@@ -1,8 +1,6 @@
 """train.py from end to end, on a simulated set of a few tiny sequences."""
 
-import fcntl
 import json
-import os
 import re
 import shutil
 import signal
@@ -92,27 +90,6 @@ def test_stopped_and_resumed_equals_never_stopped(run_train, run_main, tmp_path,
         for name in ("whole", "cut")
     ]
     assert losses[0] == losses[1]
-
-
-def test_a_torn_newest_checkpoint_falls_back_and_says_so(run_train, tmp_path):
-    run_train("--log_dir", "whole", "--epoch", 3)
-    run_train("--log_dir", "torn", "--epoch", 2)
-    saved = yaml.safe_load((tmp_path / "torn/options.yaml").read_text())
-    (tmp_path / "torn/options.yaml").write_text(yaml.safe_dump({**saved, "epoch": 3}))
-    last = tmp_path / "torn/checkpoints/last_model.pth"
-    last.write_bytes(last.read_bytes()[:1000])
-    status, out, _ = run_train("--log_dir", "torn", "--epoch", 3)  # as published: goes on
-    assert status == 0
-    assert "torn, left aside" in out
-    assert "last_model.pth" in out
-    assert "after epoch 1 (previous_model.pth)" in out
-    names = {p.name for p in (tmp_path / "torn/checkpoints").iterdir()}
-    assert names == {
-        "best_model.pth", "last_model.pth", "last_model.torn", "previous_model.pth"
-    }  # fmt: skip
-    assert load_checkpoint(tmp_path / "torn/checkpoints/previous_model.pth")["epoch"] == 1
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "torn"))
-    assert [r["epoch"] for r in read_records(tmp_path / "torn/epochs.jsonl")] == [1, 2, 3]
 
 
 def test_worker_processes_change_nothing(run_train, tmp_path):
@@ -248,52 +225,6 @@ def test_sequences_that_are_trained_and_tested_on_are_told(run_train, simulated,
     status, out, _ = run_train("--datapath", copy, "--epoch", 1)
     assert status == 0
     assert "warning: 1 of 2 test sequences are in the training list" in out
-
-
-def test_a_resumed_run_keeps_its_model(run_train):
-    run_train("--log_dir", "run", "--epoch", 1)
-    status, _, err = run_train("--log_dir", "run", "--model", "DeepPro-Plus")
-    assert status == 2
-    assert "--model DeepPro-Plus: run was begun with DeepPro" in err
-
-
-@pytest.mark.parametrize(
-    "more", [("--seed", 5), ("--val_fraction", 0.5), ("--loss", "BCE"), ("--normalize", "images")]
-)
-def test_a_resumed_run_keeps_its_validation_sequences(run_train, run_main, tmp_path, more):
-    run_train("--log_dir", "run", "--epoch", 1)
-    status, _, err = run_main(train.main, "--resume", tmp_path / "run", *more)
-    assert status == 2
-    assert f"{more[0]} {more[1]}: run was begun with" in err
-
-
-def test_other_options_of_a_resumed_run_are_told(run_train, run_main, tmp_path):
-    run_train("--log_dir", "run", "--epoch", 1)
-    more = ("--epoch", 2, "--learning_rate", 0.01)
-    status, out, _ = run_main(train.main, "--resume", tmp_path / "run", *more)
-    assert status == 0
-    assert "warning: --learning_rate is now 0.01, it was 0.001" in out
-    assert "warning: --epoch is now 2, it was 1" in out
-
-
-def test_two_trainings_do_not_share_a_folder(run_train, tmp_path):
-    run_train("--log_dir", "run", "--epoch", 1)
-    held = os.open(tmp_path / "run", os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    status, _, err = run_train("--log_dir", "run", "--epoch", 2)
-    os.close(held)
-    assert status == 2
-    assert "another process is writing to it" in err
-
-
-def test_the_same_command_goes_on_with_a_layout_of_ones_own(run_train, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text("centroids: '{sequence}/masks_centroid'\n")
-    command = ("--dataset", "mine.yaml", "--log_dir", "run")
-    assert run_train(*command, "--epoch", 1)[0] == 0
-    status, out, err = run_train(*command, "--epoch", 2)
-    assert status == 0, err
-    assert "continuing run after epoch 1" in out
 
 
 def test_a_released_run_is_not_trained_over(run_train, trained, tmp_path):

@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import signal
+import time
 
 import pytest
 
@@ -44,7 +46,7 @@ def assert_same_training(run, whole):
 def test_killed_at_random_moments(simulated, tmp_path, kills, options):
     arguments = (*TINY, *options, "--datapath", simulated, "--savepath", tmp_path, "--epoch", 4)
     assert finish(start(run_train, *arguments, "--log_dir", "whole")) == [0]
-    seconds = sum(
+    seconds = max(
         r["seconds"] + r["validation_seconds"]
         for r in read_records(tmp_path / "whole/epochs.jsonl")
     )
@@ -57,6 +59,9 @@ def test_killed_at_random_moments(simulated, tmp_path, kills, options):
             run_train, *arguments, "--log_dir", run.name, said=tmp_path / f"said{attempt}_"
         )
         if killed < kills:
+            epochs = moments.randrange(3)
+            while len(read_records(run / "epochs.jsonl")) < epochs and process.is_alive():
+                time.sleep(0.01)
             process.join(moments.uniform(0.05, 0.3 + seconds))
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
@@ -68,3 +73,5 @@ def test_killed_at_random_moments(simulated, tmp_path, kills, options):
         assert_same_training(run, tmp_path / "whole")
         run = None
     assert killed == kills
+    said = "".join(path.read_text() for path in tmp_path.glob("said*"))
+    assert re.search(r"continuing killed\d+ after epoch \d", said)  # not all before the first one

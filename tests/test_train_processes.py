@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.training import (
     one_step,
     run_train,
     run_train_keeping_counts,
+    run_train_on_other_data_elsewhere,
     run_train_that_fails_elsewhere,
     same,
     start,
@@ -127,6 +129,26 @@ def test_bad_data_in_one_process_is_one_line(simulated, tmp_path):
     assert len(re.findall("error", said)) == 1
     assert re.search(r"the loss is \S+ at step 1 of epoch 1/2, on Sequence\d", said)
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("shorter", "process 2 has other training sequences than process 1 ("),
+        ("nothing", "nothing: no such folder"),
+    ],
+)
+def test_other_data_in_one_process_are_one_line_and_no_run(simulated, tmp_path, other, message):
+    copy = shutil.copytree(simulated, tmp_path / "shorter")
+    (copy / "train.txt").write_text("Sequence1\nSequence2\n")
+    arguments = (*TWO, "--datapath", simulated, "--savepath", tmp_path / "log")
+    target = (run_train_on_other_data_elsewhere, tmp_path / other)
+    begun = start(*target, *arguments, count=2, said=tmp_path / "said")
+    assert all(status in (1, 2) for status in finish(begun))
+    said = (tmp_path / "said0").read_text() + (tmp_path / "said1").read_text()
+    assert len(re.findall("error", said)) == 1
+    assert message in said
+    assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def run_train_that_fails_elsewhere(*arguments) -> None:
     """train.py whose loss is no number in the second process."""
     if os.environ["RANK"] == "1":
         train.build_loss = lambda name: lambda logits, masks: logits.sum() * 1e999
+    run_train(*arguments)
+
+
+def run_train_on_other_data_elsewhere(folder: Path, *arguments) -> None:
+    """train.py whose second process finds this folder at --datapath."""
+    if os.environ["RANK"] == "1":
+        make_plan = train.make_plan
+        train.make_plan = lambda options, *more: make_plan(
+            Namespace(**vars(options) | {"datapath": folder}), *more
+        )
     run_train(*arguments)
 
 

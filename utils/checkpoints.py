@@ -78,14 +78,15 @@ def _check_content(path: Path) -> None:
         raise InputError(f"{path}: damaged: {damaged} is not what was written")
 
 
+_NUMBER = (float, int)  # runs on a layout of whole numbers have been written with those
 _FIELDS = {  # what a checkpoint may say besides its weights
     "epoch": int,
     "model": str,
     "dataset": str,
     "seqlen": int,
-    "mean": float,
-    "std": float,
-    "best_iou": float,
+    "mean": _NUMBER,
+    "std": _NUMBER,
+    "best_iou": _NUMBER,
     "records": list,
     "optimizer_state_dict": dict,
 }
@@ -105,7 +106,8 @@ def _check_fields(path: Path, state) -> None:
     state.setdefault("epoch", 0)
     for key, kind in (_FIELDS | _AVERAGED | _MORE).items():
         if key in state and not isinstance(state[key], kind):
-            raise InputError(f"{path}: `{key}` is {state[key]!r:.40}; expected {kind.__name__}")
+            wanted = "a number" if kind is _NUMBER else kind.__name__
+            raise InputError(f"{path}: `{key}` is {state[key]!r:.40}; expected {wanted}")
     if not 0 < state.get("seqlen", 1) <= LONGEST_WINDOW:
         raise InputError(f"{path}: `seqlen` is {state['seqlen']}; expected 1 to {LONGEST_WINDOW}")
 
@@ -191,3 +193,24 @@ def load_newest(
     if torn:
         raise InputError(f"no whole checkpoint to go on from: {'; '.join(torn.values())}")
     return None, None, torn
+
+
+def leave_aside(path: Path, reason: str) -> str:
+    """Rename a checkpoint that cannot be used; a line about it."""
+    path.rename(path.with_suffix(".torn"))
+    return f"torn, left aside as {path.stem}.torn: {reason}"
+
+
+def mend_best(run: Run, newest: dict) -> tuple[bool, list[str]]:
+    """See that the best checkpoint is whole; if it is not, the newest state takes its place where
+    that is the best one. Returns whether there is a best one now, and lines to tell."""
+    path, told = run.checkpoint("best"), []
+    try:
+        load_checkpoint(path)
+        return True, []
+    except InputError as error:
+        told = [leave_aside(path, str(error)) if path.is_file() else str(error)]
+    if newest.get("class_avg_iou") != newest["best_iou"]:
+        return False, told
+    save_checkpoint(path, newest)
+    return True, [*told, f"epoch {newest['epoch'] + 1} is the best one and takes its place"]

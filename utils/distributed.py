@@ -4,6 +4,7 @@ Every process runs the same command. Process 0, the main one, reads the options 
 that writes; the others get what it decides by `from_main`. In a single process nothing is sent.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,11 @@ def processes() -> int:
     return distributed.get_world_size() if _together() else 1
 
 
+def on_this_machine() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes())) if _together() else 1
+
+
 def is_main() -> bool:
     return rank() == 0
 
@@ -47,7 +53,7 @@ def launcher() -> str:
     """What starts a command as this one was started."""
     if processes() == 1:
         return "python"
-    return f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', processes())}"
+    return f"torchrun --nproc_per_node {on_this_machine()}"
 
 
 @contextmanager
@@ -117,6 +123,27 @@ def gather(value: T) -> list[T]:
     if processes() > 1:
         distributed.all_gather_object(values, value)
     return values
+
+
+def agree(facts: dict[str, object]) -> None:
+    """InputError if a process has other facts than the main one; waits for all of them.
+
+    Numbers may differ in their last digits, as processors do.
+    """
+    first, *others = gather(facts)
+    for number, other in enumerate(others, start=2):
+        for name, value in other.items():
+            if not _alike(value, first[name]):
+                raise InputError(
+                    f"process {number} has other {name} than process 1 ({value!s:.200}, not "
+                    f"{first[name]!s:.200}): every machine needs the same data set at --datapath"
+                )
+
+
+def _alike(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return one == other
 
 
 def in_parallel(network: nn.Module, device: torch.device) -> nn.Module:

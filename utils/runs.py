@@ -24,6 +24,9 @@ from utils.errors import InputError, nearest
 from utils.files import write_text
 from utils.options import read_yaml
 
+# Options of one command line: a run that goes on may have another place, or another GPU.
+PASSING = ("resume", "log_dir", "savepath", "config", "debug", "gpu")
+
 _NAME = re.compile(
     r"(?P<dataset>.+)__(?P<time>\d{4}-\d\d-\d\d_\d\d-\d\d(?:-\d+)?)__"
     r"(?P<loss>[^_]+)_(?P<model>.+?)_DataL(?P<seqlen>\d+)(?:_.*)?"
@@ -52,15 +55,15 @@ class Run:
     def options(self) -> dict:
         """The resolved options it was trained with; empty for a released run."""
         path = self.folder / "options.yaml"
-        return read_yaml(path) if path.is_file() else {}
+        saved = read_yaml(path) if path.is_file() else {}
+        return {key: value for key, value in saved.items() if key not in PASSING}
 
     def save_options(self, options: dict) -> list[str]:
         """Write the resolved options; a line for each that differs from those so far."""
-        passing = ("resume", "log_dir", "savepath", "config", "debug")
         kept = {
             key: str(value) if isinstance(value, Path) else value
             for key, value in options.items()
-            if key not in passing
+            if key not in PASSING
         }
         before = self.options()
         write_text(self.folder / "options.yaml", yaml.safe_dump(kept, sort_keys=False))

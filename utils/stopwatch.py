@@ -16,14 +16,14 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device):
-        self.on_gpu = device.type == "cuda"
+        self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self.began = self.last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         """Everything since the last lap was `name`."""
-        if self.on_gpu:
-            torch.cuda.synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.seconds[name] += now - self.last
         self.last = now

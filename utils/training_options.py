@@ -3,10 +3,12 @@
 import argparse
 import shlex
 import sys
+from pathlib import Path
 
 from utils.distributed import processes
 from utils.errors import InputError
-from utils.options import Parser, folder, number_above, one_of, probability
+from utils.options import Parser, folder, number_above, one_of, parse_options, probability
+from utils.runs import Run, find_run
 
 # What a resumed run keeps: another value would mix two trainings, or let sequences that were
 # trained on become validation.
@@ -60,6 +62,29 @@ def add_training(
         "--tensorboard", action=argparse.BooleanOptionalAction, default=False,
         help="write scalars and a picture an epoch for TensorBoard, which must be installed",
     )  # fmt: skip
+
+
+def settle_options(parser: Parser) -> tuple[argparse.Namespace, Run | None]:
+    """The resolved options of train.py, with paths that hold in any folder, and the run that goes
+    on, if one does."""
+    options = parse_options(parser, "train")
+    named = options.log_dir and Path(options.savepath, options.log_dir, "options.yaml").is_file()
+    run, saved = None, {}
+    if options.resume or named:
+        run = find_run(options.savepath, options.resume or options.log_dir)
+        saved = run.options()
+        if not saved:
+            raise InputError(f"{run.folder}: no options.yaml, so it cannot be continued")
+        options = parse_options(parser, "train", saved=saved)
+    options.datapath = options.datapath.absolute()
+    options.cache_dir = options.cache_dir and options.cache_dir.absolute()
+    if options.dataset.endswith((".yaml", ".yml")):
+        options.dataset = str(Path(options.dataset).absolute())
+    options.weights = options.weights and str(options.weights)
+    if options.weights != saved.get("weights"):  # those of a run that goes on may be gone
+        options.weights = str(find_run(options.savepath, options.weights).folder)
+    check_training(options, saved, run.name if run else None)
+    return options, run
 
 
 def check_training(options: argparse.Namespace, saved: dict, run: str | None) -> None:

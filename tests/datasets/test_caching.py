@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,6 +246,20 @@ def test_memory_that_does_not_suffice_is_an_error(data, monkeypatch):
     monkeypatch.setattr(caching, "decoded_size", lambda sequence: 2**50)
     with pytest.raises(InputError, match=r"--cache ram: .* GB of memory .* --cache disk"):
         cache_sequences(opened(data), "ram")
+
+
+def test_processes_that_share_a_machine_share_its_memory(data, monkeypatch):
+    (available,) = (
+        1024 * int(line.split()[1])
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable:")
+    )
+    sequences = opened(data)[:1]
+    monkeypatch.setattr(caching, "decoded_size", lambda sequence: available // 3)
+    cache_sequences(sequences, "ram")
+    monkeypatch.setattr(caching, "on_this_machine", lambda: 4)
+    with pytest.raises(InputError, match=r"--cache ram: the frames take .* GB in 4 processes, but"):
+        cache_sequences(sequences, "ram")
 
 
 def test_the_estimate_is_near_the_size_on_disk(data, place):

@@ -108,6 +108,11 @@ def test_odd_fields_are_refused_by_path(tmp_path, odd):
         load_checkpoint(tmp_path / "a.pth")
 
 
+def test_runs_written_with_whole_numbers_are_read(tmp_path):
+    torch.save(state(mean=100, std=20), tmp_path / "a.pth")
+    assert load_checkpoint(tmp_path / "a.pth")["mean"] == 100
+
+
 def test_weights_of_another_model_or_shape_are_refused():
     with pytest.raises(InputError, match=r"not the weights of B: 1 tensors missing, 0 unknown"):
         load_weights(

@@ -55,6 +55,15 @@ def test_options_read_back(tmp_path):
     assert run.options() == {"model": "DeepPro", "learning_rate": 1e-5, "sample_rate": None}
 
 
+def test_another_gpu_may_take_a_run_over(tmp_path):
+    """A run that was begun on one of several GPUs goes on anywhere, an old one as well."""
+    run = Run(tmp_path)
+    run.save_options({"model": "DeepPro", "gpu": "1"})
+    assert run.options() == {"model": "DeepPro"}
+    (tmp_path / "options.yaml").write_text("model: DeepPro\ngpu: '1'\n")
+    assert run.options() == {"model": "DeepPro"}
+
+
 @needs_shared
 def test_all_released_runs_say_what_they_are():
     runs = [Run(p) for p in (RELEASED / "sem_seg").iterdir()]
