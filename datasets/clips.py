@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.augmentation import draw_turn
 from datasets.sequences import Sequence
-from utils.errors import InputError
-from utils.processes import end_with_main
+from utils.errors import InputError, leave_signals_to_main
 
 DRAWS, CROPS = 1, 2  # tags that keep the streams of random numbers apart
 TARGET_SHARE = 0.75  # of the crops that could, this share is taken around a target
@@ -212,5 +211,5 @@ def load_batches(
     starts = range(part * batch_size, len(clips) // step * step, step)
     return DataLoader(
         clips, batch_sampler=[range(i, i + batch_size) for i in starts], collate_fn=clips.collate,
-        num_workers=workers, pin_memory=pin_memory, worker_init_fn=end_with_main,
+        num_workers=workers, pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
     )  # fmt: skip

@@ -3,7 +3,8 @@
 import fcntl
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 import yaml
 
 from tests.conftest import TINY, read_records
-from tests.training import finish, same, start, train, weights
-from tests.training import run_train as run_train_elsewhere
+from tests.golden import REPOSITORY
+from tests.training import same, train, weights
 from utils.checkpoints import load_checkpoint
 
 
@@ -167,21 +168,24 @@ def test_what_a_run_was_tuned_from_may_be_gone(run_train, run_main, trained, tmp
     assert "other' with checkpoints under" in err
 
 
-def test_a_run_killed_with_its_workers_goes_on_at_once(simulated, tmp_path):
-    """Workers inherit the lock on the folder, so they must not outlive the main process."""
-    arguments = (*TINY, "--datapath", simulated, "--savepath", tmp_path, "--log_dir", "run")
-    arguments += ("--cache", "none", "--workers", 2, "--sample_rate", 100)  # an epoch without end
-    (process,) = begun = start(run_train_elsewhere, *arguments, said=tmp_path / "said")
+def test_a_run_killed_with_its_workers_goes_on_at_once(simulated, run_main, tmp_path):
+    """Its workers may outlive it for seconds, but not keep the folder."""
+    command = [sys.executable, "train.py", *TINY, "--datapath", simulated, "--savepath", tmp_path]
+    command += ["--log_dir", "run", "--cache", "none", "--workers", 2]
+    command += ["--sample_rate", 100]  # an epoch without end
+    running = subprocess.Popen(
+        [str(part) for part in command], cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 100
-    while len(children(process.pid)) < 2:
+    while len(children(running.pid)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)  # for them to be at work
-    os.kill(process.pid, signal.SIGKILL)
-    finish(begun)
+    running.kill()
+    running.wait()
     short = ("--workers", 0, "--sample_rate", 0.1, "--epoch", 1)
-    again = start(run_train_elsewhere, "--resume", tmp_path / "run", *short, said=tmp_path / "more")
-    assert finish(again) == [0], (tmp_path / "more0").read_text()
+    status, _, err = run_main(train.main, "--resume", tmp_path / "run", *short)
+    assert status == 0, err
 
 
 def children(pid: int) -> list[int]:

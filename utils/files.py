@@ -64,15 +64,25 @@ def write_json(path: str | Path, value) -> None:
 
 @contextmanager
 def locked(folder: Path):
-    """Claim a folder for this process; InputError if another one has it. Leaves no file behind."""
+    """Claim a folder for this process; InputError if another one has it. Leaves no file behind.
+
+    Forked workers give their share of the lock up: they may outlive a killed process for seconds.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
+    held = [descriptor]
+
+    def give_up() -> None:
+        while held:
+            os.close(held.pop())
+
+    os.register_at_fork(after_in_child=give_up)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise InputError(f"{folder}: another process is writing to it; wait, or stop it") from None
     finally:
-        os.close(descriptor)
+        give_up()
 
 
 def writable_folder(folder: str | Path, hint: str) -> Path:

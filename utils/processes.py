@@ -33,11 +33,8 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
             raise
 
 
-def end_with_main(*_) -> None:
-    """In a worker process: end when the main process does, even if that is killed outright.
-
-    A locked folder would stay locked meanwhile. What a DataLoader says to its workers is ignored.
-    """
+def end_with_main() -> None:
+    """In a worker process: end when the main process does, even if that is killed outright."""
     leave_signals_to_main()
 
     def watch() -> None:
