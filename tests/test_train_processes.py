@@ -84,7 +84,7 @@ def test_two_processes_count_what_one_counts(together, tmp_path, checkpoint, of)
     options = yaml.safe_load((together / "options.yaml").read_text())
     assert options["gpu_num"] == 2
     options |= {"normalize": "run", "mean": None, "std": None, "precision": "fp32"}
-    options |= {"register": "none", "compile": False}
+    options |= {"register": "none", "compile": False, "gpu": None}
     alone, _ = score(load_network(Run(together), checkpoint), Namespace(**options), tmp_path)
     alone = alone["sequences"]
     if of == "test":
