@@ -28,7 +28,11 @@ LEAST_SPREAD = 0.1  # their standard deviation along x or y, of the frame's side
 LEAST_GAIN = (
     0.2  # by which share registered frames must change less; resampling alone smooths a little
 )
+LEAST_SEEN = 0.25  # of the places of the middle frame that every frame must have seen
 LEAST_MOTION = 1.5  # pixels, for `auto`; the networks stand what shakes less
+# For `auto`: places of 9 x 9 pixels that change more by half when registered stood still before,
+# as the ground below drifting clouds. Pans have up to 2 % of them (a blank sky over a skyline).
+PLACE, GROWTH, MOST_GROWN = 9, 1.5, 0.04
 MARGIN = 0.25  # of the frame's side: how far the canvas may reach over the middle frame
 
 
@@ -103,7 +107,8 @@ def register(frames: np.ndarray, mode: str) -> Alignment | None:
 
     Args:
         mode: one of REGISTRATIONS: shifts, shifts with rotation, or perspective; `auto` is with
-            rotation, of cameras that move by more than they shake.
+            rotation, of cameras that move by more than they shake and of windows where all that is
+            seen moves: no part of the scene may begin to change.
 
     Whatever the mode, None where too few points agree on a motion, or where it does not make the
     window change less in time: blank skies, noise, tiny or single frames.
@@ -119,7 +124,7 @@ def register(frames: np.ndarray, mode: str) -> Alignment | None:
     if transforms is None:
         return None
     still = mode == "auto" and factor * _extent(transforms, textures.shape[1:]) < LEAST_MOTION
-    if still or not _helps(textures, transforms):
+    if still or not _helps(textures, transforms, everywhere=mode == "auto"):
         return None
     return _place(_enlarged(transforms, factor), tuple(size))
 
@@ -248,15 +253,27 @@ def _extent(transforms: np.ndarray, size: tuple[int, int]) -> float:
     return float(np.abs(moved).max())
 
 
-def _helps(textures: np.ndarray, transforms: np.ndarray) -> bool:
-    """Whether registered frames change less in time, over the places that all of them saw."""
+def _helps(textures: np.ndarray, transforms: np.ndarray, everywhere: bool) -> bool:
+    """Whether registered frames change less in time, over the places that all of them saw.
+
+    With `everywhere` hardly any place may change more instead.
+    """
     both = list(zip(textures, transforms, strict=True))
     registered = np.stack([_warped(t, M) for t, M in both])
     seen = np.min([_warped(np.full_like(t, 255), M, cv2.BORDER_CONSTANT) for t, M in both], axis=0)
-    if np.count_nonzero(seen == 255) < MARGIN * seen.size:
+    seen = seen == 255
+    if np.count_nonzero(seen) < LEAST_SEEN * seen.size:
         return False
-    before, after = (_change(x)[seen == 255].mean() for x in (textures, registered))
-    return bool(after < (1 - LEAST_GAIN) * before)
+    before, after = _change(textures), _change(registered)
+    if not after[seen].mean() < (1 - LEAST_GAIN) * before[seen].mean():
+        return False
+    if not everywhere:
+        return True
+    # As the network will see them: the camera's own pattern would change in a blank sky.
+    size = textures.shape[1:]
+    after = _change(Alignment(transforms, size, size).warp(textures))
+    before, after = (cv2.blur(change * seen, (PLACE, PLACE)) for change in (before, after))
+    return bool((after > GROWTH * before)[seen].mean() < MOST_GROWN)
 
 
 def _change(textures: np.ndarray) -> np.ndarray:
