@@ -249,7 +249,8 @@ class Prediction:
         explainer = Explainer(self.loaded.network, *self.normalisation[:2], self.detector.device)
         found = explainer.explain(read, self.frames, target.index, target.mask)
         name = self.source.name
-        record, _ = write_attribution(self.folder, found, name, False, target, self.loaded.model)
+        protocol = {**self.protocol(), "attribution": explainer.describe()}
+        record, _ = write_attribution(self.folder, found, name, False, target, protocol)
         print(describe_line(record), flush=True)
 
     def warn(self, text: str) -> None:

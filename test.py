@@ -72,7 +72,7 @@ from utils.options import (
     parse_options,
     probability,
 )
-from utils.reports import print_results
+from utils.reports import print_results, versions
 from utils.runs import find_run
 from utils.submission import SubmissionWriter, extents_of, read_submission
 
@@ -220,7 +220,7 @@ def sweep(
         "protocol": describe_scoring(
             options, split, checkpoint=loaded.checkpoint, centroid=finder.centroid,
             submission_ids=finder.ids, confirmed_only=finder.confirmed_only,
-            normalisation=normalisation._asdict(), precision=detector.precision,
+            **detector.describe(), normalisation=normalisation._asdict(), versions=versions(),
         ),
         **rank_settings(settings),
     }  # fmt: skip
@@ -246,12 +246,18 @@ def attribute(
 
     Says a line for each. Sequences without masks take what is detected in their place.
     """
-    layout, _, sequences = open_evaluation(options, options.split)
+    layout, split, sequences = open_evaluation(options, options.split)
     sequences = choose_sequences(sequences, options.sequences)
     folder = writable_folder(folder / "attribution", "name another folder with --output DIR")
     detector, levels = build_detector(loaded, options, layout, sequences)
     path = options.steps, options.refine, options.baseline, options.whole_frame
     explainer = Explainer(loaded.network, *levels[:2], detector.device, *path)
+    protocol = {
+        "run": loaded.run, "model": loaded.model, "dataset": layout.name,
+        "checkpoint": loaded.checkpoint, "split": split, "normalisation": levels._asdict(),
+        "detector": detector.describe(), "attribution": explainer.describe(),
+        "versions": versions(),
+    }  # fmt: skip
     places = find_targets(sequences, detector, options.frames, options.targets)
     if not places:
         raise InputError(f"{options.datapath}: nothing to explain: no frame holds a target")
@@ -260,14 +266,14 @@ def attribute(
         for sequence, target in places:
             found = explainer.explain(sequence.frames, len(sequence), target.index, target.mask)
             record, written = write_attribution(
-                folder, found, sequence.name, sequence.has_masks, target, loaded.model
+                folder, found, sequence.name, sequence.has_masks, target, protocol
             )
             bar.write(describe_line(record))
             bar.update()
             records, paths = [*records, record], [*paths, *written]
     subsets = layout.subsets or snr_subsets(read_snr(options.datapath), [s.name for s in sequences])
     title = f"{loaded.model} on {layout.name}: mean influence"
-    return records, paths + write_summary(folder, records, subsets, title)
+    return records, paths + write_summary(folder, records, subsets, title, protocol)
 
 
 def main() -> None:
@@ -275,6 +281,9 @@ def main() -> None:
     if options.attribution and options.classical:
         raise InputError("--attribution explains networks: give --log_dir RUN, not --classical")
     check_attribution(options)
+    jobs = ("submission", "score", "sweep")
+    if options.attribution and (others := [f"--{job}" for job in jobs if getattr(options, job)]):
+        raise InputError(f"--attribution stands alone: leave it or {others[0]} out")
     if options.score:
         print_score(*score_submission(options))
         return

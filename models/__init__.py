@@ -10,7 +10,7 @@ from models import (  # noqa: F401
     prepared_deeppro_plus_moving,
 )
 from models.attribution import BASELINES, Explainer
-from models.attribution_targets import Target, find_targets, split_targets, target_at
+from models.attribution_targets import Target, find_targets, target_at
 from models.classical import CLASSICAL
 from models.detections import Detection, find_detections
 from models.detector import Detector
@@ -42,7 +42,6 @@ __all__ = [
     "network_names",
     "prepare",
     "register_network",
-    "split_targets",
     "split_windows",
     "target_at",
     "window_length",

@@ -24,7 +24,7 @@ from torch import nn
 
 from models.focus import Crop, TargetScore, visible_crop, whole_frame
 from models.integration import GAP, Path, Score, integrated_gradients
-from models.windows import Window, split_windows
+from models.windows import Window, overlap, split_windows
 from utils.devices import on_all_cores
 from utils.errors import InputError
 
@@ -117,6 +117,18 @@ class Explainer:
         self.mean, self.std = float(mean), float(std)
         self.steps, self.refine = steps, refine
         self.baseline, self.whole = baseline, whole
+
+    def describe(self) -> dict:
+        """What its maps depend on besides weights and normalisation."""
+        return {
+            "seqlen": self.seqlen,
+            "overlap": overlap(self.seqlen),
+            "steps": self.steps,
+            "refine": self.refine,
+            "baseline": self.baseline,
+            "whole_frame": self.whole,
+            "device": str(self.device),
+        }
 
     def __call__(
         self, frames: np.ndarray, index: int, mask: np.ndarray, advance: Callable = lambda n: None

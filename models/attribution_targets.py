@@ -14,7 +14,7 @@ from utils.errors import InputError
 from utils.logs import progress
 
 NEAR = 5.0  # pixels
-DETECTED = 0.5  # the probability from which a pixel is part of a detection
+DETECTED = 0.5  # the probability from which a pixel is part of a detection, as in tables
 
 
 class Target(NamedTuple):
@@ -25,12 +25,15 @@ class Target(NamedTuple):
     mask: np.ndarray
 
 
-def split_targets(mask: np.ndarray) -> list[np.ndarray]:
-    """The targets of a mask [H, W]: its 8-connected components, each [H, W] bool, in raster order
-    of their first pixels."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+def number_targets(mask: np.ndarray) -> np.ndarray:
+    """The targets of a mask [H, W]: its 8-connected components, as an image [H, W] of their numbers
+    from 1 in raster order of their first pixels, 0 elsewhere."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     present, first = np.unique(labels, return_index=True)
-    return [labels == label for label in present[np.argsort(first)] if label]
+    numbers = np.zeros(count, np.int32)
+    ordered = present[np.argsort(first)]
+    numbers[ordered[ordered > 0]] = np.arange(1, count)
+    return numbers[labels]
 
 
 def target_at(index: int, mask: np.ndarray, x: float, y: float, min_area: int = 1) -> Target:
@@ -39,17 +42,18 @@ def target_at(index: int, mask: np.ndarray, x: float, y: float, min_area: int = 
 
     Raises InputError, naming the nearest, if none has a pixel within NEAR of it.
     """
-    targets = [target for target in split_targets(mask) if target.sum() >= min_area]
-    places = [np.argwhere(target) for target in targets]  # [pixels, 2] of y, x
-    far = [np.linalg.norm(place - (y, x), axis=1).min() for place in places]
-    best = int(np.argmin(far)) if far else None
-    if best is None or far[best] > NEAR:
+    numbers = number_targets(mask)
+    numbers[np.bincount(numbers.ravel())[numbers] < min_area] = 0
+    pixels = np.argwhere(numbers)  # [pixels, 2] of y, x
+    far = np.linalg.norm(pixels - (y, x), axis=1)
+    number = numbers[tuple(pixels[far.argmin()])] if len(far) else 0
+    if not number or far.min() > NEAR:
         where = ""
-        if best is not None:
-            near_y, near_x = places[best].mean(axis=0)
+        if number:
+            near_y, near_x = np.argwhere(numbers == number).mean(axis=0)
             where = f"; the nearest is at {near_x:.1f},{near_y:.1f}"
         raise InputError(f"frame {index + 1}: nothing is detected near {x:g},{y:g}{where}")
-    return Target(index, best + 1, targets[best])
+    return Target(index, int(number), numbers == number)
 
 
 def find_targets(
@@ -98,15 +102,16 @@ def choose_targets(
     for frame in frames:
         if not 1 <= frame <= count:
             raise InputError(f"{name}: no frame {frame}: it has {count} frames, counted from 1")
-        targets = split_targets(read_mask(frame - 1))
-        wanted = numbers or range(1, len(targets) + 1)
-        if not targets or max(wanted) > len(targets):
-            which = f"no target {max(wanted)}" if targets else "no target"
+        targets = number_targets(read_mask(frame - 1))
+        there = int(targets.max())
+        wanted = numbers or range(1, there + 1)
+        if not there or max(wanted) > there:
+            which = f"no target {max(wanted)}" if there else "no target"
             raise InputError(
-                f"{name}, frame {frame}: {which}: it has {len(targets)}; choose others with "
+                f"{name}, frame {frame}: {which}: it has {there}; choose others with "
                 "--frames, --targets or --sequences"
             )
-        chosen += [Target(frame - 1, number, targets[number - 1]) for number in wanted]
+        chosen += [Target(frame - 1, number, targets == number) for number in wanted]
     return chosen
 
 

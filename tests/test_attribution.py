@@ -39,11 +39,22 @@ def read(tmp_path):
 def test_a_bare_call_explains_the_middle_of_every_sequence(explain, simulated, tmp_path):
     status, out, err = explain()
     assert (status, err) == (0, "")
-    found = read(tmp_path)["targets"]
+    protocol, found = read(tmp_path)["protocol"], read(tmp_path)["targets"]
+    assert (protocol["model"], protocol["split"]) == ("DeepPro", "test")
+    assert protocol["checkpoint"].startswith("best_model.pth")
+    assert protocol["normalisation"]["source"] == "run"
+    assert protocol["detector"]["register"] == "none"
+    assert protocol["attribution"] == {
+        "seqlen": 8, "overlap": 0, "steps": 4, "refine": True, "baseline": "zero",
+        "whole_frame": False, "device": protocol["detector"]["device"],
+    }  # fmt: skip
+    assert "torch" in protocol["versions"]
     assert {record["sequence"] for record in found} == {"Sequence4", "Sequence5"}
     for record in found:
         name = f"{record['sequence']}_frame{record['frame']:05d}_target{record['target']}"
         assert cv2.imread(str(tmp_path / f"out/attribution/{name}.png")).std() > 1
+        stored = json.loads((tmp_path / f"out/attribution/{name}.json").read_text())
+        assert stored == {"protocol": protocol, **record}
         arrays = np.load(tmp_path / f"out/attribution/{name}.npz")
         T, h, w = arrays["influence"].shape
         top, left = int(arrays["top"]), int(arrays["left"])
@@ -123,6 +134,9 @@ def test_a_sequence_shorter_than_the_window(explain, undrawn, tmp_path):
         (["--targets", ""], "expected a whole number above 0"),
         (["--sequences", "Sequence44"], "unknown sequence 'Sequence44': did you mean"),
         (["--steps", 0], "expected a whole number above 0"),
+        (["--sweep"], "--attribution stands alone: leave it or --sweep out"),
+        (["--score", "out.zip"], "--attribution stands alone: leave it or --score out"),
+        (["--submission", "out.zip"], "--attribution stands alone: leave it or --submission out"),
         (["--baseline", "black"], "invalid choice: 'black'"),
         (["--output", "/proc/nowhere"], "cannot write to /proc/nowhere"),
     ],

@@ -195,7 +195,9 @@ def test_the_best_of_a_sweep_scores_as_promised(run_test, run_score, tmp_path):
     )  # fmt: skip
     assert (status, err) == (0, "")
     found = json.loads((tmp_path / "out/sweep.json").read_text())
-    best = found["best"]
+    protocol, best = found["protocol"], found["best"]
+    assert (protocol["register"], protocol["precision"]) == ("none", "fp32")
+    assert {"seqlen", "overlap", "fusion", "compiled", "device", "versions"} <= set(protocol)
     assert len(found["settings"]) == 9
     assert [r["total"] for r in found["settings"] if r["min_area"] == 5] == [0.0] * 3
     assert best == found["settings"][0] == max(found["settings"], key=lambda r: r["total"])

@@ -76,6 +76,10 @@ def test_a_detection_is_explained(run_predict, stacks, maps, tmp_path):
     status, out, err = run_predict(stacks[0], *more, "--attribution", where)
     assert (status, err) == (0, "")
     assert "one: finished before" in out
+    record = read_json(arrays.parent, arrays.stem)
+    assert (record["frame"], record["source"]) == (int(row["frame"]), "detection")
+    assert record["protocol"]["attribution"]["baseline"] == "zero"
+    assert {"run", "checkpoint", "normalisation", "versions"} <= set(record["protocol"])
 
 
 def test_what_an_earlier_run_left_is_removed(run_predict, stacks, maps, tmp_path):

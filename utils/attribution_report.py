@@ -11,35 +11,42 @@ import numpy as np
 from utils.attribution_plots import influence_by_frame, plot_attribution, plot_influence
 from utils.files import write_json, written_whole
 
-EXPLAINED = 0.5  # targets with a smaller F are not detected; means are over the others
+# Means are over the targets whose F, a sum over their pixels, is no smaller. It is not the rule of
+# a detection, one pixel of 0.5: of a large target many smaller ones are enough.
+EXPLAINED = 0.5
 
 
 def write_attribution(
-    folder: Path, attribution, name: str, has_masks: bool, target, model: str
+    folder: Path, attribution, name: str, has_masks: bool, target, protocol: dict
 ) -> tuple[dict, list[Path]]:
-    """Write `<sequence>_frame<N>_target<N>.npz` and `.png`; the record and the paths.
+    """Write `<sequence>_frame<N>_target<N>.npz`, `.json` and `.png`; the record and the paths.
 
     Args:
         name, has_masks: of the sequence; without masks the target is a detection.
         target: its `index` and `number`.
-        model: the name of the network.
+        protocol: everything that the maps depend on, `model` among it; stored with the record.
     """
     source = "mask" if has_masks else "detection"
     record = describe(attribution, name, target.number, source)
     stem = f"{name}_frame{record['frame']:05d}_target{target.number}"
-    paths = [folder / f"{stem}.npz", folder / f"{stem}.png"]
+    paths = [folder / f"{stem}{kind}" for kind in (".npz", ".json", ".png")]
     write_arrays(paths[0], attribution)
-    plot_attribution(paths[1], attribution, f"{model}: {describe_line(record)}")
+    write_json(paths[1], {"protocol": protocol, **record})
+    plot_attribution(paths[2], attribution, f"{protocol['model']}: {describe_line(record)}")
     return record, paths
 
 
 def write_summary(
-    folder: Path, records: list[dict], subsets: Mapping[str, tuple[str, ...]], title: str
+    folder: Path,
+    records: list[dict],
+    subsets: Mapping[str, tuple[str, ...]],
+    title: str,
+    protocol: dict,
 ) -> list[Path]:
     """Write `attribution.json`, and `influence.png` where a target was detected; the paths."""
     summary = summarise(records, subsets)
     paths = [folder / "attribution.json"]
-    write_json(paths[0], {"targets": records, "by_distance": summary})
+    write_json(paths[0], {"protocol": protocol, "targets": records, "by_distance": summary})
     if summary:
         paths.append(folder / "influence.png")
         plot_influence(paths[1], summary, title)
@@ -163,5 +170,5 @@ def print_attributions(records: list[dict], paths: list[Path]) -> None:
     if records[0]["source"] == "detection":
         print("no masks: the targets are detections, components of probability >= 0.5")
     npz = sum(path.suffix == ".npz" for path in paths)
-    summary = ", ".join(path.name for path in paths[2 * npz :])
-    print(f"wrote to {paths[0].parent}: {npz} x NPZ and PNG, {summary}")
+    summary = ", ".join(path.name for path in paths[3 * npz :])
+    print(f"wrote to {paths[0].parent}: {npz} x NPZ, JSON and PNG, {summary}")
