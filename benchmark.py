@@ -15,10 +15,7 @@ streams so many random frames through the detector instead, and draws the memory
 """
 
 import argparse
-import gc
 import multiprocessing
-import re
-import resource
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,6 +34,7 @@ from utils.devices import choose_device, compiler_works, set_up_arithmetic
 from utils.errors import InputError, explain, run_command
 from utils.files import writable_folder, write_json
 from utils.logs import progress
+from utils.memory import peak_memory, resident_memory, start_of_peak
 from utils.options import Parser, add_device, folder, number_above, one_of
 from utils.plots import plot_memory
 from utils.processes import end_with_main
@@ -118,24 +116,6 @@ def seconds(work, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def start_of_peak(device: torch.device) -> int:
-    """The bytes that this process holds, from which on `peak_memory` looks for the most."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark begins anew
-    return resident_memory()
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes held since `start_of_peak`, on a GPU those of torch's allocator."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
-
-
 def probability_error(infer, setting: Setting) -> float:
     """The largest difference in probability from the plain module in float64."""
     torch.manual_seed(2)
@@ -157,54 +137,67 @@ def macs_per_frame(network: nn.Module, setting: Setting) -> float:
 
 def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
     """A row for every path, from `repeats` windows each in turn after one to warm up."""
+    lines = start_paths(setting, paths)
+    rate, times = take_turns(setting, lines, repeats)
+    network = build(setting)
+    about = {
+        "macs_per_frame": macs_per_frame(network, setting),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "matmul_gflops": rate / 1e9,
+        "device": str(setting.device),
+    }
+    rows = [row_of(path, setting, line, times, about) for path, line in lines.items()]
+    for line in lines.values():
+        line.send("end")
+    return rows
+
+
+def start_paths(setting: Setting, paths: list[str]) -> dict[str, Connection]:
+    """A process for every path; the lines to them, once they are ready."""
     context = multiprocessing.get_context("spawn")
-    lines, processes = {}, []
+    lines = {}
     for path in paths:
         lines[path], theirs = context.Pipe()
-        processes.append(context.Process(target=serve, args=(theirs, path, setting), daemon=True))
-        processes[-1].start()
+        context.Process(target=serve, args=(theirs, path, setting), daemon=True).start()
         theirs.close()
         ask(lines[path], path)
-    rates, times = [], {path: [] for path in paths}
+    return lines
+
+
+def take_turns(
+    setting: Setting, lines: dict[str, Connection], repeats: int
+) -> tuple[float, dict[str, float]]:
+    """FLOP/s of the product of matrices and seconds a window by path, medians over the turns."""
+    rates, times = [], {path: [] for path in lines}
     matrix = torch.randn(SIDE, SIDE, device=setting.device)
-    with progress((repeats + 1) * len(paths), "window", "measure") as bar:
+    with progress((repeats + 1) * len(lines), "window", "measure") as bar:
         for repeat in range(repeats + 1):
-            for path in paths:
-                rate = (
-                    6
-                    * SIDE**3
-                    / seconds(lambda: [matrix @ matrix for _ in range(3)], setting.device)
-                )
-                spent = ask(lines[path], path, "window")
+            for path, line in lines.items():
+                products = seconds(lambda: [matrix @ matrix for _ in range(3)], setting.device)
+                spent = ask(line, path, "window")
                 if repeat:  # the first is to warm up
-                    rates.append(rate)
+                    rates.append(6 * SIDE**3 / products)
                     times[path].append(spent)
                 bar.update()
-    network = build(setting)
-    macs, parameters = (
-        macs_per_frame(network, setting),
-        sum(p.numel() for p in network.parameters()),
-    )
-    rows = []
-    for path in paths:
-        spent = median(times[path])
-        rows.append(
-            {
-                "path": path,
-                "fps": (setting.seqlen - overlap(setting.seqlen)) / spent,
-                "ms_per_window": 1e3 * spent,
-                "peak_memory_mb": ask(lines[path], path, "peak"),
-                "max_probability_error": ask(lines[path], path, "error"),
-                "share_of_matmul_rate": 2 * macs * setting.seqlen / spent / median(rates),
-                "times_plain": median(times["plain"]) / spent if "plain" in paths else None,
-                "macs_per_frame": macs,
-                "parameters": parameters,
-                "matmul_gflops": median(rates) / 1e9,
-                "device": str(setting.device),
-            }
-        )
-        lines[path].send("end")
-    return rows
+    return median(rates), {path: median(spent) for path, spent in times.items()}
+
+
+def row_of(
+    path: str, setting: Setting, line: Connection, times: dict[str, float], about: dict
+) -> dict:
+    """What is reported of a path; `times` are seconds a window, `about` is the same for all."""
+    spent = times[path]
+    flops = 2 * about["macs_per_frame"] * setting.seqlen
+    return {
+        "path": path,
+        "fps": (setting.seqlen - overlap(setting.seqlen)) / spent,
+        "ms_per_window": 1e3 * spent,
+        "peak_memory_mb": ask(line, path, "peak"),
+        "max_probability_error": ask(line, path, "error"),
+        "share_of_matmul_rate": flops / spent / (1e9 * about["matmul_gflops"]),
+        "times_plain": times["plain"] / spent if "plain" in times else None,
+        **about,
+    }
 
 
 def measure_stream(setting: Setting, frames: int) -> list[tuple[int, float]]:
@@ -222,12 +215,6 @@ def measure_stream(setting: Setting, frames: int) -> list[tuple[int, float]]:
             if done % 100 == 0 or done == frames:
                 record.append((done, resident_memory() / 2**20))
     return record
-
-
-def resident_memory() -> int:
-    """The bytes that this process holds at the moment."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def ask(line: Connection, path: str, question: str | None = None):
