@@ -89,6 +89,7 @@ def test_what_an_earlier_run_left_is_removed(run_predict, stacks, maps, tmp_path
     for name in (
         "one_frame00003_target1.npz",
         "one_frame00003_target1.png",
+        "one_frame00003_target1.json",
         ".overlay-abcd1234.mp4",
     ):
         (place / name).write_bytes(b"")

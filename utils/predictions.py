@@ -132,7 +132,7 @@ def clear_results(folder: Path, name: str) -> None:
     for output in reversed(_OUTPUTS):  # without the summary nothing counts as finished
         (folder / output).unlink(missing_ok=True)
     for explained in folder.glob(f"{glob.escape(name)}_frame[0-9]*_target[0-9]*.*"):
-        if explained.suffix in (".npz", ".png"):
+        if explained.suffix in (".npz", ".png", ".json"):
             explained.unlink()
     shutil.rmtree(folder / "visual" / name, ignore_errors=True)
     with suppress(OSError):  # there is none, or it holds something else
