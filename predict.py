@@ -249,7 +249,7 @@ class Prediction:
         explainer = Explainer(self.loaded.network, *self.normalisation[:2], self.detector.device)
         found = explainer.explain(read, self.frames, target.index, target.mask)
         name = self.source.name
-        protocol = {**self.protocol(), "attribution": explainer.describe()}
+        protocol = {**describe_protocol(self), "attribution": explainer.describe()}
         record, _ = write_attribution(self.folder, found, name, False, target, protocol)
         print(describe_line(record), flush=True)
 
