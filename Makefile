@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
+GOLDEN = tests/test_golden_evaluation.py
 
 .PHONY: setup demo test test-commands test-rooms test-slow lint format clean
 
@@ -28,10 +29,10 @@ test: setup
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-commands test-rooms
 
 test-commands: setup
-	$(BIN)/python -m pytest tests/test_*.py --ignore=tests/test_golden_evaluation.py
+	$(BIN)/python -m pytest $(filter-out $(GOLDEN), $(wildcard tests/test_*.py))
 
 test-rooms: setup
-	$(BIN)/python -m pytest tests/*/ tests/test_golden_evaluation.py
+	$(BIN)/python -m pytest tests/*/ $(GOLDEN)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -17,6 +17,7 @@ from tests.conftest import TINY, read_records, write_frames
 from tests.golden import REPOSITORY
 from tests.training import same, train, weights
 from utils.checkpoints import load_checkpoint
+from utils.options import parse_options
 
 
 def test_published_options_and_defaults():
@@ -171,7 +172,7 @@ def test_config_sections_and_command_line(run_train, tmp_path):
     "path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_the_configurations_that_are_shipped_parse(path):
-    train.parse_options(train.build_parser(), "train", ["--config", str(path)])
+    parse_options(train.build_parser(), "train", ["--config", str(path)])
 
 
 @pytest.mark.parametrize(
