@@ -281,6 +281,11 @@ def main() -> None:
     if options.attribution and options.classical:
         raise InputError("--attribution explains networks: give --log_dir RUN, not --classical")
     check_attribution(options)
+    chosen = [key for key in ("sequences", "frames", "targets") if getattr(options, key)]
+    if chosen and not options.attribution:
+        raise InputError(
+            f"--{chosen[0]} chooses what to explain: give --attribution, or leave it out"
+        )
     jobs = ("submission", "score", "sweep")
     if options.attribution and (others := [f"--{job}" for job in jobs if getattr(options, job)]):
         raise InputError(f"--attribution stands alone: leave it or {others[0]} out")

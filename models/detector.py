@@ -137,7 +137,8 @@ class Detector:
         probabilities = logits.float().sigmoid()[:count].cpu().numpy()
         if not np.isfinite(probabilities.sum()):
             raise InputError(
-                "the probability map is not finite: the weights hold NaN or infinity, or mean "
-                f"{self.mean} and std {self.std} are far from the frames'"
+                "the probability map is not finite: the weights hold NaN, infinity or what a "
+                "training that diverged leaves (lower --learning_rate), or the grey levels are far "
+                f"from mean {self.mean} and std {self.std}"
             )
         return probabilities

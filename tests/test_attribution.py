@@ -159,3 +159,12 @@ def test_nothing_to_explain_and_no_network(explain, run_main, tmp_path):
     )
     assert status == 2
     assert "give --log_dir RUN, not --classical" in err
+
+
+def test_choices_without_attribution_are_refused(run_main, trained, simulated):
+    status, _, err = run_main(
+        test_command.main, "--dataset", "Synthetic", "--datapath", simulated, "--log_dir",
+        trained.name, "--logpath", trained.parent, "--sequences", "Sequence4",
+    )  # fmt: skip
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--sequences chooses what to explain" in err

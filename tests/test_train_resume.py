@@ -196,3 +196,17 @@ def children(pid: int) -> list[int]:
             if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
                 found.append(int(path.parent.name))
     return found
+
+
+@pytest.mark.parametrize("name", ["/", "../elsewhere", "a/b", ".."])
+def test_a_run_lies_below_the_folder_of_runs(run_train, tmp_path, name):
+    status, _, err = run_train("--log_dir", name)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "expected a plain name" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_name_of_a_run_at_a_time(run_train):
+    status, _, err = run_train("--resume", "a", "--log_dir", "b")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "give one of them" in err

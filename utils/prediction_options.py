@@ -5,6 +5,7 @@ from pathlib import Path
 
 from utils.challenge import add_format, zip_file
 from utils.errors import InputError
+from utils.logs import warn
 from utils.options import Parser, finite, folder, number_above, probability
 from utils.reports import operating_point
 
@@ -159,6 +160,11 @@ def choose_threshold(
         raise InputError(f"--target_fa: on validation data {error}: raise it") from None
     except (KeyError, TypeError, ValueError):
         raise InputError(f"--target_fa: the validation results of {run} are torn") from None
+    if options.target_fa * validation["pixels"] < 1:
+        warn(
+            f"--target_fa {options.target_fa:g}: {validation['pixels']} validation pixels cannot "
+            f"tell rates below {1 / validation['pixels']:.1g} apart"
+        )
     return validation["thresholds"][point], (
         f"lowest with Fa <= {options.target_fa:g} on {validation['pixels']} validation "
         f"pixels, where Fa = {validation['fa'][point]:.1e}, "

@@ -119,6 +119,8 @@ def create_run(
     Without a name: `<dataset>__<YYYY-MM-DD_HH-MM>__<loss>_<model>_DataL<T>`, numbered after the
     minute where that is taken.
     """
+    if name and str(name) not in {Path(name).name} - {"", ".."}:
+        raise InputError(f"--log_dir {name}: expected a plain name, of a folder below {root}")
     minute = datetime.now().strftime("%Y-%m-%d_%H-%M")
     for attempt in range(1, 1000):
         time = minute if attempt == 1 else f"{minute}-{attempt}"

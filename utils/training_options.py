@@ -68,6 +68,8 @@ def settle_options(parser: Parser) -> tuple[argparse.Namespace, Run | None]:
     """The resolved options of train.py, with paths that hold in any folder, and the run that goes
     on, if one does."""
     options = parse_options(parser, "train")
+    if options.resume and options.log_dir:
+        raise InputError("--resume and --log_dir both name a run: give one of them")
     named = options.log_dir and Path(options.savepath, options.log_dir, "options.yaml").is_file()
     run, saved = None, {}
     if options.resume or named:
