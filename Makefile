@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
-GOLDEN = tests/test_golden_evaluation.py
+WITH_ROOMS = $(addprefix tests/test_, attribution.py benchmark.py golden_evaluation.py)
 
 .PHONY: setup demo test test-commands test-rooms test-slow lint format clean
 
@@ -29,10 +29,10 @@ test: setup
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-commands test-rooms
 
 test-commands: setup
-	$(BIN)/python -m pytest $(filter-out $(GOLDEN), $(wildcard tests/test_*.py))
+	$(BIN)/python -m pytest $(filter-out $(WITH_ROOMS), $(wildcard tests/test_*.py))
 
 test-rooms: setup
-	$(BIN)/python -m pytest tests/*/ $(GOLDEN)
+	$(BIN)/python -m pytest tests/*/ $(WITH_ROOMS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

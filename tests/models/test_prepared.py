@@ -222,9 +222,8 @@ def test_logits_are_the_published_ones(path):
     torch.testing.assert_close(logits.sigmoid(), expected.sigmoid(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "DeepPro")) for n in network_names()]
-)
+@pytest.mark.slow  # the first function that torch compiles takes half a minute
+@pytest.mark.parametrize("name", network_names())
 def test_compiled_the_maps_are_the_same(name):
     network, frames = trained(name, 8), torch.randn(8, 13, 17)
     with torch.no_grad():
