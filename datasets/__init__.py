@@ -13,7 +13,7 @@ from datasets.normalisation import (
 from datasets.plan import Plan, make_plan
 from datasets.sequences import Sequence, choose_sequences, open_split
 from datasets.sources import Source, open_sources
-from datasets.targets import TrueTargets, read_targets
+from datasets.targets import read_targets
 from datasets.truth import read_snr, snr_subsets
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Plan",
     "Sequence",
     "Source",
-    "TrueTargets",
     "choose_input_normalisation",
     "choose_normalisation",
     "choose_sequences",
