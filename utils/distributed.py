@@ -7,6 +7,7 @@ that writes; the others get what it decides by `from_main`. In a single process 
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -85,10 +86,19 @@ def joined() -> Iterator[None]:
 
 
 def _first_to_fail(store: distributed.Store, error: BaseException) -> bool:
-    """Whether no other process has failed before; leaves word that this one did."""
+    """Whether no other process has failed before; leaves word that this one did.
+
+    Under torchrun the store outlives the processes. Else the main one keeps it, and stays a moment
+    for those that fail with it to look.
+    """
     store.set_timeout(timedelta(seconds=5))
     try:
-        return store.add("failures", 1) == 1
+        first = store.add("failures", 1) == 1
+        latest = time.monotonic() + 2
+        keeps_it = is_main() and "TORCHELASTIC_RUN_ID" not in os.environ
+        while keeps_it and store.add("failures", 0) < processes() and time.monotonic() < latest:
+            time.sleep(0.05)
+        return first
     except RuntimeError:  # the process that keeps the store is gone
         return True
 
