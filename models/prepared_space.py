@@ -70,9 +70,10 @@ class SpatioTemporalBlock:
     def begin(self, x: torch.Tensor, clear: Callable) -> tuple[torch.Tensor, torch.Tensor]:
         """x [T, h + 6, w + 6, I] to y [T, h, w, O] before conv3 and x [T, h, w, I]."""
         T, h, w, _ = x.size()
-        change = x.new_zeros(T + 2, *x.shape[1:])  # x[t + 2] - x[t] from t = -2
-        change[:T] = x
-        change[2:] -= x
+        change = x.new_empty(T + 2, *x.shape[1:])  # x[t + 2] - x[t] from t = -2, x outside zero
+        change[:2] = 0  # of a single frame there is none at t = -1
+        change[:T][:2], change[2:][-2:] = x[:2], -x[-2:]
+        torch.sub(x[2:], x[:-2], out=change[2:T])
         y = convolve(change, self.difference, dilation=(2, 1, 1)).clamp_min_(0)
         clear(y)
         y = convolve(y, self.surround, padding=(1, 0, 0), dilation=(1, 2, 2)).clamp_min_(0)
@@ -81,10 +82,11 @@ class SpatioTemporalBlock:
     def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
         """x [T, h + 6, w + 6, I] to [T, h, w, O], zero outside the frame."""
         y, x = self.begin(x, clear)
-        x = (y @ self.mix.T).add_(x @ self.shortcut.T)
-        x = x.add_(self.bias[:, 0].to(x)).clamp_min_(0)
-        clear(x)
-        return x
+        size = *y.shape[:3], len(self.mix)
+        z = torch.addmm(self.bias[:, 0].to(y), y.flatten(0, 2), self.mix.T)
+        z = z.addmm_(x.flatten(0, 2), self.shortcut.T).clamp_min_(0).view(size)
+        clear(z)
+        return z
 
 
 class ProbedBlock:
