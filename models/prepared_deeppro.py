@@ -27,9 +27,10 @@ class FirstConvolution:
         kernel, self.offset = folded(conv, norm)
         self.matrix, self.floor = kernel.flatten(1), -self.offset[:, None]
 
-    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
-        """The array [T, 8, P] that will hold the result for x [T + 4, 1, P]."""
-        y = tape.scratch("a", len(x) - 4, len(self.floor), x.shape[2])
+    def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
+        """The array [T, 8, P] that will hold the result for x [T + 4, 1, P]; `ends`: padded."""
+        size = len(x) - 4, len(self.floor), x.shape[2]
+        y = tape.padded(2, *size, self.floor) if ends else tape.scratch("a", *size)
         multiply(tape, self.matrix, tape.neighbours(x, 5), y)
         return y
 
@@ -55,29 +56,29 @@ class TemporalBlock:
         self.offset = (own + more)[:, 0] + self.mix @ bias + self.shortcut @ offset
         self.floor = -self.offset[:, None]
 
-    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
-        """The array [T, O, P] that will hold the result for x [T + 4, I, P]."""
+    def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
+        """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded."""
         T, O, P = len(x) - 4, len(self.floor), x.shape[2]  # noqa: E741
-        change = tape.scratch("b", T + 2, x.shape[1], P)
+        change = tape.scratch("a", T + 2, x.shape[1], P)
         tape.do(torch.sub, x[2:], x[:-2], out=change)
         y = tape.padded(1, T, O, P, self.difference_floor)
-        z = tape.scratch("a", T, O, P)
         multiply(tape, self.difference, tape.neighbours(change, 3), y)
         tape.rectify(y, self.difference_floor)
+        z = tape.scratch("a", T, O, P)
         multiply(tape, self.smooth, tape.neighbours(tape.with_ends(y, 1), 3), z)
         tape.rectify(z, self.smooth_floor)
+        y = tape.padded(2, T, O, P, self.floor) if ends else y
         multiply(tape, self.mix, z, y)
         shortcut = tape.cast(self.shortcut).expand(T, -1, -1)
         tape.do(torch.baddbmm, y, shortcut, x[2:-2], out=y)
         return y
 
 
-def record_pooling(tape: Tape, x: torch.Tensor) -> torch.Tensor:
+def record_pooling(tape: Tape, x: torch.Tensor, out: torch.Tensor) -> None:
     """Record: MaxPool (1, 2, 2) of [T, C, 4 P] with the pixels of a cell P apart; spoils x."""
-    for _ in range(2):
-        x, other = x.chunk(2, dim=2)
-        tape.do(torch.maximum, x, other, out=x)
-    return x
+    x, other = x.chunk(2, dim=2)
+    tape.do(torch.maximum, x, other, out=x)
+    tape.do(torch.maximum, *x.chunk(2, dim=2), out=out)
 
 
 class Branch:
@@ -115,12 +116,13 @@ class Branch:
         x = tape.padded(2, T, 1, P, self.mix.new_zeros(1, 1))
         tape.begin(x[:, 0])
         for stage, pooled in zip(self.stages, self.pooled, strict=True):
-            y = stage.record(tape, tape.with_ends(x, 2))
-            P = P // 4 if pooled else P
+            last = stage is self.stages[-1]
+            x = stage.record(tape, tape.with_ends(x, 2), ends=not (pooled or last))
             if pooled:
-                y = record_pooling(tape, y)
-            x = tape.padded(2, T, y.shape[1], P, stage.floor)
-            tape.do(torch.maximum, y, tape.cast(stage.floor), out=x)
+                P, y = P // 4, x
+                x = tape.padded(2, T, y.shape[1], P, stage.floor)
+                record_pooling(tape, y, x)
+            tape.rectify(x, stage.floor)
         y = self.head.record(tape, x)
         tape.result = tape.scratch("b", len(self.mix), T, P)
         tape.do(torch.mm, tape.cast(self.mix), y.flatten(1), out=tape.result.flatten(1))
@@ -170,7 +172,7 @@ class PreparedDeepPro:
         offset = offset + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
         self.output = Output(network.final, offset, dtype)
         on_cpu = self.output.bias.is_cpu
-        self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)
+        self.tile = (tile, tile) if tile else (2, 64) if on_cpu else (64, 64)
         self.upsampling = None  # it and the tapes are for frames of one size
 
     @torch.inference_mode()
