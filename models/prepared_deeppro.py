@@ -113,6 +113,7 @@ class Branch:
     def record(self, tape: Tape, cells: int) -> None:
         """From `source` [T, cells of shrink**2 pixels] to `result` [8, T, cells]."""
         T, P = self.seqlen, cells * self.shrink**2
+        tape.scratch("a", T, len(self.head.maps), cells)  # the largest first: all lie in one array
         x = tape.padded(2, T, 1, P, self.mix.new_zeros(1, 1))
         tape.begin(x[:, 0])
         for stage, pooled in zip(self.stages, self.pooled, strict=True):
