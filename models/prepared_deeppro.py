@@ -173,7 +173,7 @@ class PreparedDeepPro:
         offset = offset + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
         self.output = Output(network.final, offset, dtype)
         on_cpu = self.output.bias.is_cpu
-        self.tile = (tile, tile) if tile else (2, 64) if on_cpu else (64, 64)
+        self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)
         self.upsampling = None  # it and the tapes are for frames of one size
 
     @torch.inference_mode()
