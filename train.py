@@ -31,7 +31,7 @@ from datasets import (
 from engine import Loaded, evaluate, load_network, load_pretrained, score, train_one_epoch
 from losses import build_loss, loss_names
 from metrics import BORDERS, Counts, ShootingRule
-from models import Detector, build_network, network_names
+from models import Detector, build_network, in_tiles, network_names
 from utils.board import Board, needs_tensorboard
 from utils.checkpoints import (
     leave_aside,
@@ -158,7 +158,7 @@ class Training:
         self.best = -1.0
         self.epoch = 0  # the next to train, from 0
         self._continue()
-        self.parallel = in_parallel(self.network, self.device)
+        self.parallel = in_parallel(in_tiles(self.network), self.device)
         self.board = None
         if options.tensorboard and is_main():
             self.board = Board(run.folder / "tensorboard", self.epoch)

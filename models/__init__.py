@@ -19,6 +19,7 @@ from models.prepared import PRECISIONS, prepare
 from models.registration import REGISTRATIONS
 from models.registry import build_network, network_names, register_network
 from models.targets import CENTROIDS, IDS, TargetFinder
+from models.tiled_deeppro import in_tiles
 from models.tracks import Tracker
 from models.windows import Window, split_windows
 
@@ -39,6 +40,7 @@ __all__ = [
     "build_network",
     "find_detections",
     "find_targets",
+    "in_tiles",
     "network_names",
     "prepare",
     "register_network",
