@@ -16,7 +16,7 @@ from models.tile_products import Pool, Profiles, Taps
 from models.tiles import Features, normalised
 
 POINT, NEAR, FAR, FIVE = Taps(0), Taps(-1, 0, 1), Taps(-2, 0, 2), Taps(-2, -1, 0, 1, 2)
-TILES = (512, 256, 128, 64)  # pixels; the first that divides a batch is taken
+TILES = range(512, 16, -16)  # pixels; the first that divides a batch as it should is taken
 
 
 def in_tiles(network: nn.Module) -> nn.Module:
