@@ -23,9 +23,10 @@ def padded(ends: int, like: torch.Tensor, T: int, *size: int) -> torch.Tensor:
 class Taps:
     """A convolution along time as matrix products. Weights are [O, k, C] for k `offsets` in frames.
 
-    All products have what follows. Arrays are those of a tile, used again for every other; they
-    have `ends` frames of zeros before and behind them. `channels` is the dimension of the channels
-    in a result.
+    All products have what follows. Arrays are those of a tile, used again for every other: features
+    z and their gradient dz [T, C, P], the result and its gradient dy as `size` says, here
+    [T, O, P]. z and dy have `ends` frames of zeros before and behind them. `channels` is the
+    dimension of the channels in a result.
     """
 
     channels = 1
@@ -130,7 +131,7 @@ class Profiles:
 
 class Pool:
     """Max-pooling of four pixels to one. Those of a cell lie P / 4 apart in the tile; of equal
-    ones the last is taken. It has no weights."""
+    ones the first is taken. [T, C, P] to [T, C, P / 4], without weights."""
 
     ends, channels = 0, 1
 
@@ -157,8 +158,8 @@ class Pool:
             torch.maximum(*halves, out=best)
             for (one, other), above, below in ((quarters, dy, middle), (halves, middle, out)):
                 to_one, to_other = below.chunk(2, dim=2)
-                where_positive(above, one - other, 0, grad_input=to_one)
-                torch.sub(above, to_one, out=to_other)
+                where_positive(above, other - one, 0, grad_input=to_other)
+                torch.sub(above, to_other, out=to_one)
 
         return run
 

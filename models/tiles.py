@@ -101,19 +101,20 @@ class Multiply(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        count = len(ctx.products)
-        x = Inputs.of(ctx.tree, ctx.saved_tensors[:-count])
+        count, saved = len(ctx.products), ctx.saved_tensors
+        x = Inputs.of(ctx.tree, saved[:-count])
         n, *size = x.arrays[0].size()
         z, dz = (_array_for(ctx.products, x.arrays[0], *size) for _ in range(2))
         load = x.load(z)
         steps = [
             Backwards(product, weight, z, result, factor, gradient, total)
             for product, weight, result, factor, gradient, total in zip(
-                ctx.products, x.weights, ctx.saved_tensors[-count:], ctx.factors,
+                ctx.products, x.weights, saved[-count:], ctx.factors,
                 gradients[:count], gradients[count:], strict=True,
             )
         ]  # fmt: skip
-        inputs = InputGradients(x, z, dz) if ctx.needs_input_grad[3] else None
+        wanted = any(ctx.needs_input_grad[3 : 3 + sum(ctx.tree[:3])])
+        inputs = InputGradients(x, z, dz) if wanted else None
         d_added = [] if x.added is None else [torch.empty_like(x.added)]
         for i in range(n):
             load(i)
@@ -148,11 +149,13 @@ def _totals(product, sums: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 
 
 class Backwards:
-    """Takes the gradient of a product's result back, to its weight and its features z.
+    """Takes the gradient of a product's result back, to its weight and its features z [T, C, P].
+
+    `dy` is that of a tile of the result, of the size that the product says.
 
     Args:
+        result, gradient: [n, *product.size(...)].
         factor: what the gradient of the result still has to be multiplied by, [C], if anything.
-        gradient: what comes back for the result itself.
         total: what comes back for the sums of its channels, [2, O].
     """
 
@@ -179,7 +182,8 @@ class Backwards:
 
 
 class InputGradients:
-    """Takes the gradient dz of features z back to the arrays, scales and shift that made them."""
+    """Takes the gradient dz of features z, [T, C, P] both, back to the arrays, scales and shift
+    that made them."""
 
     def __init__(self, x: Inputs, z: torch.Tensor, dz: torch.Tensor):
         self.x, self.z, self.dz, self.products = x, z, dz, torch.empty_like(dz)
@@ -259,7 +263,7 @@ def normalised(found: Found, norm: nn.BatchNorm3d, bias: torch.Tensor | None = N
     """The result of a product through a BatchNorm in training mode, and a ReLU.
 
     Args:
-        bias: that of the convolution, which is not in the result: the norm takes it out again.
+        bias: that of the convolution, [O], not in the result: the norm takes it out again.
     """
     y = found.y
     count = y.numel() // found.sums.shape[1]

@@ -77,7 +77,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not _first_to_fail(store, error):
+        if not _first_to_fail(store):
             sys.exit(1)  # it has said why
         if is_lost(error):
             raise lost() from error
@@ -85,7 +85,7 @@ def joined() -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-def _first_to_fail(store: distributed.Store, error: BaseException) -> bool:
+def _first_to_fail(store: distributed.Store) -> bool:
     """Whether no other process has failed before; leaves word that this one did.
 
     Under torchrun the store outlives the processes. Else the main one keeps it, and stays a moment

@@ -28,6 +28,11 @@ def test_a_row_for_every_form(capsys):
     assert all(float(value) > 0 for row in rows[1:] for value in row[1:])
 
 
+def test_it_says_when_there_are_no_tiles(capsys):
+    main(["--patch_size", "6", "--batch_size", "1", "--seqlen", "4", "--repeats", "1"])
+    assert "no tiles fit [1, 1, 4, 6, 6]: the plain module did" in capsys.readouterr().out
+
+
 def test_sizes_that_make_no_sense(capsys):
     with pytest.raises(SystemExit):
         main(["--patch_size", "3"])

@@ -33,6 +33,9 @@ def step(network: nn.Module, form: nn.Module, size: tuple[int, ...]) -> torch.Te
 
 def check_same(one: nn.Module, other: nn.Module) -> None:
     for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is None:
+            continue
         scale = a.grad.abs().max().clamp_min(1e-2)
         assert torch.allclose(a.grad, b.grad, rtol=0, atol=1e-9 * scale), name
     for (name, a), b in zip(one.named_buffers(), other.named_buffers(), strict=True):
@@ -63,6 +66,34 @@ def test_a_norm_that_lets_next_to_nothing_through(value):
     check_same(network, tiled)
 
 
+@pytest.mark.parametrize("name", ["conv_in.0", "bias", "conv_out2.1", "layer3.3.bn"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_parts(name, frozen):
+    """Some parameters do not learn, or nothing but those."""
+    network = make()
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_((name in key) != frozen)
+    tiled = copy.deepcopy(network)
+    step(network, network, (1, 1, T, 32, 32))
+    step(tiled, in_tiles(tiled), (1, 1, T, 32, 32))
+    check_same(network, tiled)
+
+
+def test_pixels_alike_in_a_pooling():
+    """The gradient goes to the same one of them as in torch."""
+    network = make()
+    for norm in (network.conv_in[1], network.layer3[1].bn3, network.layer3[1].shortcut[1]):
+        nn.init.zeros_(norm.weight[::2])
+        nn.init.constant_(norm.bias, 0.3)
+    forms = network, in_tiles(copy.deepcopy(network))
+    levels = torch.randint(2, (1, 1, T, 32, 32), generator=torch.Generator().manual_seed(0))
+    frames = [levels.double().requires_grad_() for _ in forms]
+    for form, x in zip(forms, frames, strict=True):
+        form(x).square().mean().backward()
+    check_same(network, forms[1].network)
+    assert torch.allclose(frames[0].grad, frames[1].grad, atol=1e-9)
+
+
 def test_single_precision():
     """As near to exact gradients as the plain module; a ReLU that flips keeps both from nearer."""
     torch.manual_seed(0)
@@ -89,6 +120,12 @@ def test_what_tiles_do_not_fit_goes_to_the_network():
     assert form._tile(frames.half()) is None
     with torch.no_grad():
         assert form._tile(frames) is None
+    assert form._tile(frames[:0]) is None
+    with torch.autocast("cpu"):
+        assert form._tile(frames) is None
+    network.TPro2.norm1.momentum = None
+    assert form._tile(frames) is None
+    network.TPro2.norm1.momentum = 0.1
     network.TPro2.norm1.eval()
     assert form._tile(frames) is None
     small = frames[..., :30]
