@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
                 if i:  # the first fetches memory
                     seconds[name].append(time.perf_counter() - start)
                 bar.update()
-    if in_tiles(network)._tile(frames) is None:
+    if forms["tiles"].tile_for(frames) is None:
         print(f"no tiles fit {list(frames.shape)}: the plain module did the last row")
     median = {name: statistics.median(each) for name, each in seconds.items()}
     print(f"{'path':10}{'ms a step':>10}{'least':>8}{'x published':>13}")

@@ -43,10 +43,10 @@ class TiledDeepPro(nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        P = self._tile(x)
+        P = self.tile_for(x)
         return _forward(self.network, x, P) if P else self.network(x)
 
-    def _tile(self, x: torch.Tensor) -> int | None:
+    def tile_for(self, x: torch.Tensor) -> int | None:
         """How many pixels make a tile, or None if the network itself has to do it."""
         if x.dim() != 5 or x.shape[1:3] != (1, self.network.seqlen) or not x.is_cpu:
             return None  # it says what is wrong with the shape

@@ -113,21 +113,21 @@ def test_what_tiles_do_not_fit_goes_to_the_network():
     network = make()
     form = in_tiles(network)
     frames = torch.randn(1, 1, T, 32, 32, dtype=torch.float64)
-    assert form._tile(frames)
-    assert form._tile(frames[..., :30]) is None  # no whole cells
-    assert form._tile(frames[..., :16, :16]) is None  # no 16 tiles
-    assert form._tile(frames[..., :28]) is None  # its cells make no whole tiles
-    assert form._tile(frames.half()) is None
+    assert form.tile_for(frames)
+    assert form.tile_for(frames[..., :30]) is None  # no whole cells
+    assert form.tile_for(frames[..., :16, :16]) is None  # no 16 tiles
+    assert form.tile_for(frames[..., :28]) is None  # its cells make no whole tiles
+    assert form.tile_for(frames.half()) is None
     with torch.no_grad():
-        assert form._tile(frames) is None
-    assert form._tile(frames[:0]) is None
+        assert form.tile_for(frames) is None
+    assert form.tile_for(frames[:0]) is None
     with torch.autocast("cpu"):
-        assert form._tile(frames) is None
+        assert form.tile_for(frames) is None
     network.TPro2.norm1.momentum = None
-    assert form._tile(frames) is None
+    assert form.tile_for(frames) is None
     network.TPro2.norm1.momentum = 0.1
     network.TPro2.norm1.eval()
-    assert form._tile(frames) is None
+    assert form.tile_for(frames) is None
     small = frames[..., :30]
     assert torch.equal(form(small), network(small))
 
