@@ -14,12 +14,13 @@ from models.prepared import pointwise_matrix
 
 
 def spans(length: int, size: int) -> list[tuple[int, int]]:
-    """[start, stop) of pieces of one size that cover a length; they overlap where it does not fit.
+    """[start, stop) of pieces of one size, `size` at most, that cover a length.
 
-    Matrix products of an odd width take longer than those of the width that overlapping wastes.
+    As few as can be, as small as so many can be, but a multiple of 4 where that fits: matrix
+    products of an odd width take longer than those of the width that overlapping wastes.
     """
-    size = min(size, length)
     count = -(-length // size)
+    size = min(size, length, -(-length // (4 * count)) * 4)
     starts = [i * (length - size) // max(1, count - 1) for i in range(count)]
     return [(start, start + size) for start in starts]
 

@@ -21,6 +21,7 @@ LEAST_SIDE = 32  # pixels; smaller frames hold too few points
 LONGEST_SIDE = 400  # pixels; larger frames are measured at 1/2, 1/3, ... of their size
 SHADING, CLIP = 8.0, 6.0  # pixels; robust standard deviations of the contrast
 POINTS, SPACING, REACH = 300, 6, 21  # tracked at most; pixels between them; pixels around each
+ROUGH_POINTS = 150  # are enough for the motion from frame to frame, which is measured again
 PATTERN = 3.0  # robust standard deviations of a camera's fixed pattern that are believed
 TOLERANCE = 1.0  # pixels that a point may lie off the motion of its frame
 LEAST_POINTS, LEAST_SHARE = 12, 0.3  # that must agree, else the motion of a frame is not known
@@ -53,7 +54,10 @@ class Alignment(NamedTuple):
         when it is first seen: nothing happens there that a network could respond to.
         """
         frames = frames.astype(np.float32)
-        return self._on_canvas(frames - self._pattern(frames, self._on_canvas(frames)))
+        return self._on_canvas(frames - self._every_second()._pattern(frames[::2]))
+
+    def _every_second(self) -> "Alignment":
+        return self._replace(transforms=self.transforms[::2])
 
     def _on_canvas(self, frames: np.ndarray) -> np.ndarray:
         shape = self.canvas[::-1]
@@ -73,16 +77,16 @@ class Alignment(NamedTuple):
                 seen[i] |= take
         return out
 
-    def _pattern(self, frames: np.ndarray, on_canvas: np.ndarray) -> np.ndarray:
+    def _pattern(self, frames: np.ndarray) -> np.ndarray:
         """What stays at its place in the frames while the scene moves: [H, W].
 
         Shading and fixed pattern of the camera would move over the registered scene. Small things
         are clipped: a target that the camera follows stays at its place as well.
         """
-        scene = on_canvas.mean(axis=0)  # [H', W']
+        scene = self._on_canvas(frames).mean(axis=0)  # [H', W']
         rest = [
             frame - cv2.warpPerspective(scene, M, self.size[::-1], borderMode=cv2.BORDER_REPLICATE)
-            for frame, M in zip(frames[::2], self.transforms[::2], strict=True)
+            for frame, M in zip(frames, self.transforms, strict=True)
         ]
         pattern = np.median(rest, axis=0)
         shading = cv2.GaussianBlur(pattern, (0, 0), 4.0)
@@ -163,7 +167,7 @@ def _measure(textures: np.ndarray, model: str) -> np.ndarray | None:
     n, middle = len(textures), len(textures) // 2
     found: list[np.ndarray | None] = [None] * n
     found[middle] = np.eye(3)
-    points = _points(textures[middle])
+    points = _points(textures[middle])[:ROUGH_POINTS]  # the best come first
     unknown = 0
     for order in (range(middle + 1, n), range(middle - 1, -1, -1)):
         for i in order:
@@ -271,7 +275,7 @@ def _helps(textures: np.ndarray, transforms: np.ndarray, everywhere: bool) -> bo
         return True
     # As the network will see them: the camera's own pattern would change in a blank sky.
     size = textures.shape[1:]
-    after = _change(Alignment(transforms, size, size).warp(textures))
+    after = _change(Alignment(transforms, size, size)._every_second().warp(textures[::2]))
     before, after = (cv2.blur(change * seen, (PLACE, PLACE)) for change in (before, after))
     return bool((after > GROWTH * before)[seen].mean() < MOST_GROWN)
 
