@@ -7,14 +7,9 @@ from torch.nn import functional as F
 
 from models.deeppro_plus import DeepProPlus
 from models.layers import check_frames
-from models.prepared import for_each, pointwise_matrix, prepares, tiles
-from models.prepared_space import (
-    ProbedBlock,
-    SpatioTemporalBlock,
-    convolve,
-    outside,
-    paired_convolution,
-)
+from models.prepared import folded, for_each, pointwise_matrix, prepares, tiles
+from models.prepared_convolutions import Convolution, paired
+from models.prepared_space import ProbedBlock, SpatioTemporalBlock, outside
 
 
 @prepares(DeepProPlus)
@@ -23,7 +18,8 @@ class PreparedDeepProPlus:
 
     def __init__(self, network: DeepProPlus, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
-        self.first = paired_convolution(*network.conv_in[:2], dtype)
+        kernel = paired(*folded(*network.conv_in[:2]))
+        self.first = Convolution(*kernel, dtype, padding=(2, 0, 0), stride=(1, 1, 2))
         first, second = network.layer1
         self.block = SpatioTemporalBlock(first, dtype)
         final, bias = pointwise_matrix(network.conv_out2)
@@ -31,7 +27,7 @@ class PreparedDeepProPlus:
             second, network.TPro, network.conv_out1[:2], last=final, dtype=dtype, compiled=compiled
         )
         self.bias = (bias + self.end.offset).to(dtype).view(-1, 1, 1)
-        self.side = tile or (64 if self.bias.is_cpu else 256)
+        self.tile = (tile, tile) if tile else (64, 256) if self.bias.is_cpu else (256, 256)
         self.size = None  # the tapes are for frames of this size
 
     @torch.inference_mode()
@@ -41,18 +37,19 @@ class PreparedDeepProPlus:
         if self.size != (H, W):
             self.end.tapes.clear()
             self.size = (H, W)
-        padded = F.pad(frames, (9, 10, 9, 9))
         out = torch.empty_like(frames)
 
         def fill(tile: tuple) -> None:
             (top, bottom), (left, right) = tile
             left, right = 2 * left, 2 * right  # an even width, perhaps one beyond the frame
-            x = padded[:, top : bottom + 18, left : right + 18]
-            x = self._tile(x, (top, H - bottom, left, W - right))
+            room = (top, H - bottom, left, W - right)
+            x = frames[:, max(0, top - 9) : bottom + 9, max(0, left - 9) : right + 9]
+            above, below, *sides = (max(0, 9 - r) for r in room)
+            x = self._tile(F.pad(x, (*sides, above, below)), room)
             out[:, top:bottom, left:right] = x[:, :, : W - left]
 
-        pairs = tiles(-(-W // 2), max(1, self.side // 2))  # of columns
-        for_each(fill, product(tiles(H, self.side), pairs), frames.device)
+        pairs = tiles(-(-W // 2), max(1, self.tile[1] // 2))  # of columns
+        for_each(fill, product(tiles(H, self.tile[0]), pairs), frames.device)
         return out
 
     def _tile(self, x: torch.Tensor, room: tuple[int, int, int, int]) -> torch.Tensor:
@@ -62,7 +59,7 @@ class PreparedDeepProPlus:
         """
         T, h, w = x.shape[0], x.shape[1] - 18, x.shape[2] - 18
         clear = outside(h, w, room)
-        x = convolve(x[..., None], self.first, padding=(2, 0, 0), stride=(1, 1, 2)).clamp_min_(0)
+        x = self.first(x[..., None]).clamp_min_(0)
         x = x.view(T, h + 12, w + 12, 8)
         clear(x)
         return self.end(self.block(x, clear), clear)[0] + self.bias

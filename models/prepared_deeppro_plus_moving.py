@@ -9,14 +9,9 @@ from torch.nn import functional as F
 
 from models.deeppro_plus_moving import DeepProPlusMoving
 from models.layers import check_frames
-from models.prepared import for_each, pointwise_matrix, prepares, tiles
-from models.prepared_space import (
-    ProbedBlock,
-    SpatioTemporalBlock,
-    convolve,
-    outside,
-    paired_convolution,
-)
+from models.prepared import folded, for_each, pointwise_matrix, prepares, tiles
+from models.prepared_convolutions import Convolution, paired
+from models.prepared_space import ProbedBlock, SpatioTemporalBlock, outside
 from models.prepared_upsampling import Output, Upsampling
 
 HALO = 9  # at half size: 3 for each of the two blocks, or 3 + 2 * 3 by way of the quarter size
@@ -36,7 +31,8 @@ class PreparedDeepProPlusMoving:
         self, network: DeepProPlusMoving, tile: int | None, dtype: torch.dtype, compiled: bool
     ):
         self.seqlen = network.seqlen
-        self.first = paired_convolution(*network.conv_in[:2], dtype)
+        kernel = paired(*folded(*network.conv_in[:2]))
+        self.first = Convolution(*kernel, dtype, padding=(2, 0, 0), stride=(1, 2, 2))
         self.block = SpatioTemporalBlock(network.layer1[1], dtype)
         matrix, offset = pointwise_matrix(*network.conv_out1[:2])  # [8, 16], [8, 1]
         parts = zip((network.level1, network.level2[1:]), matrix.chunk(2, dim=1), strict=True)
@@ -114,9 +110,8 @@ class PreparedDeepProPlusMoving:
 
     def _first(self, x: torch.Tensor) -> torch.Tensor:
         """The first convolution and max-pooling: [T, 2 h + 6, 2 w + 6] to [T, h, w, 8]."""
-        geometry = {"padding": (2, 0, 0), "stride": (1, 2, 2)}
-        even = convolve(x[:, :-1, :, None], self.first, **geometry)  # [T, h, w, 16]
-        odd = convolve(x[:, 1:, :, None], self.first, **geometry)
+        even = self.first(x[:, :-1, :, None])  # [T, h, w, 16]
+        odd = self.first(x[:, 1:, :, None])
         left, right = torch.maximum(even, odd, out=even).chunk(2, dim=3)
         return torch.maximum(left, right).clamp_min_(0)
 

@@ -1,41 +1,18 @@
 """What the prepared forms share that look around a pixel: convolutions on tiles with a halo.
 
-A tile lies as [T, h, w, C] with a halo around it that shrinks layer by layer. Convolutions do not
-pad in space. What lies outside the frame is put to zero again behind every layer: that is the zero
-padding of the next one.
+A tile lies as [T, h, w, C] with a halo around it that shrinks layer by layer. What lies outside the
+frame is put to zero again behind every layer: that is the zero padding of the next one.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from models.layers import ResidualBlock, TemporalProbe
 from models.prepared import Head, folded, pointwise_matrix, tiles
+from models.prepared_convolutions import temporal_convolution
 from models.tapes import Tape, Tapes, without_tiny
-
-
-def convolution(kernel: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> tuple:
-    """Kernel and bias for `convolve`."""
-    kernel = without_tiny(kernel).to(dtype)
-    return kernel.contiguous(memory_format=torch.channels_last_3d), bias.to(dtype)
-
-
-def paired_convolution(conv: nn.Conv3d, norm: nn.BatchNorm3d, dtype: torch.dtype) -> tuple:
-    """Kernel and bias for `convolve` with stride 2 along rows: [T, h, w / 2, 2 O] for two pixels.
-
-    Two neighbouring pixels of 8 channels each fill the vector registers.
-    """
-    kernel, bias = folded(conv, norm)  # [O, I, kT, kH, kW]
-    pair = torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))])
-    return convolution(pair, bias.repeat(2), dtype)
-
-
-def convolve(x: torch.Tensor, convolution: tuple, **geometry) -> torch.Tensor:
-    """3-D convolution of [T, h, w, I], which torch calls channels_last_3d, to [T', h', w', O]."""
-    y = F.conv3d(x.permute(3, 0, 1, 2)[None], *convolution, **geometry)
-    return y[0].permute(1, 2, 3, 0).contiguous()
 
 
 def outside(h: int, w: int, room: tuple[int, int, int, int]) -> Callable[[torch.Tensor], None]:
@@ -60,8 +37,10 @@ class SpatioTemporalBlock:
     def __init__(self, block: ResidualBlock, dtype: torch.dtype):
         kernel, bias = folded(block.conv1, block.bn1)
         first, _, last = kernel.unbind(2)
-        self.difference = convolution(torch.stack([-first, last], dim=2), bias, dtype)
-        self.surround = convolution(*folded(block.conv2, block.bn2), dtype)
+        taps = torch.stack([-first, last], dim=2)
+        self.difference = temporal_convolution(taps, bias, dtype, padding=0, dilation=(2, 1))
+        kernel, bias = folded(block.conv2, block.bn2)
+        self.surround = temporal_convolution(kernel, bias, dtype, padding=1, dilation=(1, 2))
         matrix, bias = pointwise_matrix(block.conv3, block.bn3)
         shortcut, shortcut_bias = pointwise_matrix(*block.shortcut)
         self.mix, self.shortcut = (without_tiny(m).to(dtype) for m in (matrix, shortcut))
@@ -74,9 +53,10 @@ class SpatioTemporalBlock:
         change[:2] = 0  # of a single frame there is none at t = -1
         change[:T][:2], change[2:][-2:] = x[:2], -x[-2:]
         torch.sub(x[2:], x[:-2], out=change[2:T])
-        y = convolve(change, self.difference, dilation=(2, 1, 1)).clamp_min_(0)
+        y = self.difference(change).clamp_min_(0)
+        del change  # tens of megabytes
         clear(y)
-        y = convolve(y, self.surround, padding=(1, 0, 0), dilation=(1, 2, 2)).clamp_min_(0)
+        y = self.surround(y).clamp_min_(0)
         return y, x[:, 3 : h - 3, 3 : w - 3].contiguous()
 
     def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:

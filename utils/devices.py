@@ -65,15 +65,17 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks instead of handing them back to the kernel.
 
     Layers allocate hundreds of megabytes; by default every one is mapped, page-faulted in and
-    unmapped anew, which costs more than the arithmetic. Elsewhere than on glibc nothing happens.
+    unmapped anew, which costs more than the arithmetic. Threads share one heap, for those of their
+    own are handed back whatever the thresholds. Elsewhere than on glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in malloc.h
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_TRIM_THRESHOLD, ... in malloc.h
     mallopt(mmap_threshold, 2**31 - 1)
     mallopt(trim_threshold, 2**31 - 1)
+    mallopt(arena_max, 1)
 
 
 def compiler_works(device: torch.device) -> bool:

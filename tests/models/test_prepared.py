@@ -11,7 +11,7 @@ from torch import nn
 
 from models import build_network, network_names
 from models.prepared import Plain, Tape, for_each, prepare, tiles
-from models.prepared_space import convolution
+from models.prepared_convolutions import Convolution
 from models.prepared_upsampling import interpolation, spans
 from tests.golden import needs_shared
 from tests.models.test_networks import GOLDENS, load_released, run_of
@@ -130,7 +130,7 @@ def test_decayed_weights_leave_no_denormal_numbers():
     weights = torch.tensor([1e-30, -1e-20, 1e-17, -0.5], dtype=torch.float64)
     tape = Tape(torch.float32, torch.device("cpu"))
     assert tape.cast(weights).tolist() == pytest.approx([0, 0, 1e-17, -0.5], rel=1e-6, abs=0)
-    kernel, _ = convolution(weights.view(1, 1, 4, 1, 1), weights[:1], torch.float32)
+    kernel = Convolution(weights.view(1, 1, 4, 1, 1), weights[:1], torch.float32).kernel
     assert kernel.flatten().tolist() == pytest.approx([0, 0, 1e-17, -0.5], rel=1e-6, abs=0)
 
 
@@ -159,7 +159,8 @@ def test_spans_cover_a_length_in_pieces_of_one_size(length, size):
     assert {i for start, stop in pieces for i in range(start, stop)} == set(range(length))
     (one,) = {stop - start for start, stop in pieces}
     assert len(pieces) == -(-length // size)
-    assert one <= min(size, length) and (one % 4 == 0 or one == min(size, length))
+    assert one <= min(size, length)
+    assert one % 4 == 0 or one == min(size, length)
     assert one - length / len(pieces) < 4
 
 

@@ -1,0 +1,127 @@
+"""Convolutions of the prepared forms that look around a pixel: of [T, h, w, I] to [T', h', w', O].
+
+torch calls this order channels_last_3d. In space nothing is padded.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from models.tapes import without_tiny
+
+WORTH_IT = 1024  # products a tap, I * O, from which fewer of them outweigh what they take besides
+
+
+class Convolution:
+    """A convolution as it is written down.
+
+    Args:
+        kernel, bias: [O, I, kT, kH, kW] and [O], of any floating type.
+        padding, dilation, stride: in time, along rows and along columns, as for F.conv3d.
+    """
+
+    def __init__(self, kernel: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, **geometry):
+        kernel = without_tiny(kernel).to(dtype)
+        self.kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
+        self.bias, self.geometry = bias.to(dtype), geometry
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.conv3d(x.permute(3, 0, 1, 2)[None], self.kernel, self.bias, **self.geometry)
+        return y[0].permute(1, 2, 3, 0).contiguous()
+
+
+def paired(kernel: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kernel and bias for stride 2 along rows, which gives [T, h, w / 2, 2 O] for two pixels.
+
+    Two neighbouring pixels of 8 channels each fill the vector registers.
+    """
+    return torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))]), bias.repeat(2)
+
+
+def temporal_convolution(
+    kernel: torch.Tensor,
+    bias: torch.Tensor,
+    dtype: torch.dtype,
+    padding: int,
+    dilation: tuple[int, int],
+):
+    """A convolution of 2 or 3 taps in time, by the fewest products where they are what takes time.
+
+    On GPUs and in less than fp32, which the sums would not leave precise enough, it stays as it is.
+
+    Args:
+        padding: in time.
+        dilation: in time and in space.
+    """
+    few = kernel.is_cpu and dtype == torch.float32
+    if few and kernel.shape[0] * kernel.shape[1] >= WORTH_IT:
+        return FewerProducts(kernel, bias, dtype, padding, dilation)
+    step, spread = dilation
+    geometry = {"padding": (padding, 0, 0), "dilation": (step, spread, spread)}
+    return Convolution(kernel, bias, dtype, **geometry)
+
+
+class FewerProducts:
+    """A convolution that multiplies less: 4 frames cost m + k - 1 images of products, not m k.
+
+    The taps in time are a polynomial's coefficients, and so are the frames. Multiplying polynomials
+    means to evaluate both at some points, to multiply the values and to interpolate (Toom, Cook).
+    Turned around it is a filter, as Winograd and, for networks, Lavin and Gray (2016) have it:
+    y = A ((G g) * (B x)) with A [m, n], G [n, k], B [n, n], n = m + k - 1. Here g and x hold
+    images, and * is their convolution in space.
+    """
+
+    POINTS = (0, 1, -1, 2, -0.5)  # and infinity; small numbers keep the rounding small
+    FRAMES = 4  # m
+
+    def __init__(self, kernel, bias, dtype: torch.dtype, padding: int, dilation: tuple[int, int]):
+        self.padding, (self.step, self.spread) = padding, dilation
+        self.taps = kernel.shape[2]
+        A, G, B = toom_cook(self.FRAMES, self.taps, self.POINTS)
+        kernels = torch.einsum("nk,oikhw->noihw", G.to(kernel), kernel)
+        self.kernels = [
+            without_tiny(k).to(dtype).contiguous(memory_format=torch.channels_last) for k in kernels
+        ]
+        # Shares of the bias in the products that come out as the bias itself.
+        shares = torch.linalg.pinv(A).sum(dim=1)
+        self.biases = (shares[:, None].to(bias) * bias).to(dtype)
+        self.A, self.B = A.to(dtype).contiguous(), B.to(dtype).contiguous()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        T, reach = len(x) + 2 * self.padding - self.step * (self.taps - 1), 2 * self.spread
+        h, w = x.shape[1] - reach, x.shape[2] - reach
+        out = x.new_empty(T, h, w, self.kernels[0].shape[0])
+        for phase in range(min(self.step, T)):
+            for start in range(phase, T, self.FRAMES * self.step):
+                frames = out[start : start + self.FRAMES * self.step : self.step].flatten(1)
+                products = self._products(x, start - self.padding, (h, w))
+                torch.mm(self.A[: len(frames)], products, out=frames)
+        return out
+
+    def _products(self, x: torch.Tensor, start: int, size: tuple[int, int]) -> torch.Tensor:
+        """[n, h w O] from the n frames of x from `start` on; what it does not have is zero."""
+        missing = -(min(start, 0) // self.step)
+        frames = x[start + missing * self.step :: self.step][: len(self.B) - missing]
+        mixed = self.B[:, missing : missing + len(frames)] @ frames.flatten(1)
+        mixed = mixed.view(-1, 1, *x.shape[1:]).permute(0, 1, 4, 2, 3)  # [n, 1, I, h', w']
+        products = x.new_empty(len(mixed), *size, len(self.biases[0]))
+        each = zip(products, mixed, self.kernels, self.biases, strict=True)
+        for product, image, kernel, bias in each:
+            y = F.conv2d(image, kernel, bias, dilation=self.spread)
+            product.copy_(y[0].permute(1, 2, 0))
+        return products.flatten(1)
+
+
+def toom_cook(m: int, k: int, points: tuple[float, ...]) -> tuple[torch.Tensor, ...]:
+    """A [m, n], G [n, k] and B [n, n], float64, of m outputs of a filter of k taps, n = m + k - 1.
+
+    The first n - 1 of the points are taken, and infinity.
+    """
+    n = m + k - 1
+    finite = torch.tensor(points[: n - 1], dtype=torch.float64)
+
+    def values(count: int) -> torch.Tensor:
+        """At all points, those of the powers below `count`: [n, count]."""
+        at_infinity = torch.eye(count, dtype=torch.float64)[-1:]
+        return torch.cat([torch.linalg.vander(finite, N=count), at_infinity])
+
+    return values(m).T, values(k), torch.linalg.inv(values(n)).T
