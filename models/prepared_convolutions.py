@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models.tapes import without_tiny
 
-WORTH_IT = 1024  # products a tap, I * O, from which fewer of them outweigh what they take besides
+WORTH_IT = 1024  # products a tap, I * O, from which fewer of them pay for the sums around them
 
 
 class Convolution:
@@ -44,18 +44,19 @@ def temporal_convolution(
     padding: int,
     dilation: tuple[int, int],
 ):
-    """A convolution of 2 or 3 taps in time, by the fewest products where they are what takes time.
+    """A convolution of several taps in time, by fewer products where they are what takes time.
 
     On GPUs and in less than fp32, which the sums would not leave precise enough, it stays as it is.
+    So does one that skips frames.
 
     Args:
-        padding: in time.
+        padding: in time, by no more frames than the taps span.
         dilation: in time and in space.
     """
-    few = kernel.is_cpu and dtype == torch.float32
-    if few and kernel.shape[0] * kernel.shape[1] >= WORTH_IT:
-        return FewerProducts(kernel, bias, dtype, padding, dilation)
     step, spread = dilation
+    few = kernel.is_cpu and dtype == torch.float32 and step == 1
+    if few and kernel.shape[0] * kernel.shape[1] >= WORTH_IT:
+        return FewerProducts(kernel, bias, dtype, padding, spread)
     geometry = {"padding": (padding, 0, 0), "dilation": (step, spread, spread)}
     return Convolution(kernel, bias, dtype, **geometry)
 
@@ -73,10 +74,9 @@ class FewerProducts:
     POINTS = (0, 1, -1, 2, -0.5)  # and infinity; small numbers keep the rounding small
     FRAMES = 4  # m
 
-    def __init__(self, kernel, bias, dtype: torch.dtype, padding: int, dilation: tuple[int, int]):
-        self.padding, (self.step, self.spread) = padding, dilation
-        self.taps = kernel.shape[2]
-        A, G, B = toom_cook(self.FRAMES, self.taps, self.POINTS)
+    def __init__(self, kernel, bias, dtype: torch.dtype, padding: int, dilation: int):
+        self.padding, self.dilation = padding, dilation  # in time, in space
+        A, G, B = toom_cook(self.FRAMES, kernel.shape[2], self.POINTS)
         kernels = torch.einsum("nk,oikhw->noihw", G.to(kernel), kernel)
         self.kernels = [
             without_tiny(k).to(dtype).contiguous(memory_format=torch.channels_last) for k in kernels
@@ -87,28 +87,25 @@ class FewerProducts:
         self.A, self.B = A.to(dtype).contiguous(), B.to(dtype).contiguous()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        T, reach = len(x) + 2 * self.padding - self.step * (self.taps - 1), 2 * self.spread
-        h, w = x.shape[1] - reach, x.shape[2] - reach
-        out = x.new_empty(T, h, w, self.kernels[0].shape[0])
-        for phase in range(min(self.step, T)):
-            for start in range(phase, T, self.FRAMES * self.step):
-                frames = out[start : start + self.FRAMES * self.step : self.step].flatten(1)
-                products = self._products(x, start - self.padding, (h, w))
-                torch.mm(self.A[: len(frames)], products, out=frames)
+        m, n = self.A.size()
+        T, reach = len(x) + 2 * self.padding - (n - m), 2 * self.dilation
+        out = x.new_empty(T, x.shape[1] - reach, x.shape[2] - reach, self.biases.shape[1])
+        for start in range(0, T, m):
+            frames = out[start : start + m]
+            products = x.new_empty(n, *frames.shape[1:])
+            self._multiply(x, start - self.padding, products)
+            torch.mm(self.A[: len(frames)], products.flatten(1), out=frames.flatten(1))
         return out
 
-    def _products(self, x: torch.Tensor, start: int, size: tuple[int, int]) -> torch.Tensor:
-        """[n, h w O] from the n frames of x from `start` on; what it does not have is zero."""
-        missing = -(min(start, 0) // self.step)
-        frames = x[start + missing * self.step :: self.step][: len(self.B) - missing]
+    def _multiply(self, x: torch.Tensor, start: int, products: torch.Tensor) -> None:
+        """Fill [n, h, w, O] from the n frames of x from `start` on, zero where x has none."""
+        frames, missing = x[max(start, 0) : start + len(self.B)], max(-start, 0)
         mixed = self.B[:, missing : missing + len(frames)] @ frames.flatten(1)
         mixed = mixed.view(-1, 1, *x.shape[1:]).permute(0, 1, 4, 2, 3)  # [n, 1, I, h', w']
-        products = x.new_empty(len(mixed), *size, len(self.biases[0]))
         each = zip(products, mixed, self.kernels, self.biases, strict=True)
         for product, image, kernel, bias in each:
-            y = F.conv2d(image, kernel, bias, dilation=self.spread)
+            y = F.conv2d(image, kernel, bias, dilation=self.dilation)
             product.copy_(y[0].permute(1, 2, 0))
-        return products.flatten(1)
 
 
 def toom_cook(m: int, k: int, points: tuple[float, ...]) -> tuple[torch.Tensor, ...]:

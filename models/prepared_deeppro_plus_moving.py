@@ -46,7 +46,7 @@ class PreparedDeepProPlusMoving:
         self.start = offset[..., None].to(dtype)
         self.output = Output(network.conv_out2, torch.zeros_like(offset), dtype)
         on_cpu = self.output.bias.is_cpu
-        self.side = tile or (64 if on_cpu else 128)  # at half size
+        self.half_tile = (tile, tile) if tile else (64, 128) if on_cpu else (128, 128)
         self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)  # of the output
         self.upsampling = None  # it and the tapes are for frames of one size
 
@@ -87,7 +87,8 @@ class PreparedDeepProPlusMoving:
                 part.copy_(y[:, :, : part.shape[0], : part.shape[3]].permute(2, 0, 1, 3))
 
         # Cells that hold any pixel of the half size, so at most 2 rows and columns too many.
-        cells = [tiles((length + 2) // 4, max(1, self.side // 2)) for length in (H, W)]
+        sizes = zip((H, W), self.half_tile, strict=True)
+        cells = [tiles((length + 2) // 4, max(1, side // 2)) for length, side in sizes]
         for_each(fill, product(*cells), frames.device)
         return maps
 

@@ -46,9 +46,9 @@ class SpatioTemporalBlock:
         self.mix, self.shortcut = (without_tiny(m).to(dtype) for m in (matrix, shortcut))
         self.bias = bias + shortcut_bias
 
-    def begin(self, x: torch.Tensor, clear: Callable) -> tuple[torch.Tensor, torch.Tensor]:
-        """x [T, h + 6, w + 6, I] to y [T, h, w, O] before conv3 and x [T, h, w, I]."""
-        T, h, w, _ = x.size()
+    def begin(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
+        """x [T, h + 6, w + 6, I] to [T, h, w, O], what conv2 gives before its ReLU."""
+        T = len(x)
         change = x.new_empty(T + 2, *x.shape[1:])  # x[t + 2] - x[t] from t = -2, x outside zero
         change[:2] = 0  # of a single frame there is none at t = -1
         change[:T][:2], change[2:][-2:] = x[:2], -x[-2:]
@@ -56,15 +56,15 @@ class SpatioTemporalBlock:
         y = self.difference(change).clamp_min_(0)
         del change  # tens of megabytes
         clear(y)
-        y = self.surround(y).clamp_min_(0)
-        return y, x[:, 3 : h - 3, 3 : w - 3].contiguous()
+        return self.surround(y)
 
     def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
         """x [T, h + 6, w + 6, I] to [T, h, w, O], zero outside the frame."""
-        y, x = self.begin(x, clear)
+        y = self.begin(x, clear).clamp_min_(0)
         size = *y.shape[:3], len(self.mix)
         z = torch.addmm(self.bias[:, 0].to(y), y.flatten(0, 2), self.mix.T)
-        z = z.addmm_(x.flatten(0, 2), self.shortcut.T).clamp_min_(0).view(size)
+        x = x[:, 3:-3, 3:-3].flatten(0, 2)
+        z = z.addmm_(x, self.shortcut.T).clamp_min_(0).view(size)
         clear(z)
         return z
 
@@ -97,18 +97,19 @@ class ProbedBlock:
 
     def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
         """x [T, h + 6, w + 6, I] to [O, T, h, w]."""
-        y, x = self.block.begin(x, clear)
+        y = self.block.begin(x, clear)
         T, h, w, _ = y.size()
-        y, x = y.flatten(1, 2).mT, x.flatten(1, 2).mT  # [T, C, P]
         mix, shortcut = (m.expand(T, -1, -1) for m in (self.block.mix, self.block.shortcut))
-        out = x.new_empty(len(self.last), T, h * w)
-        for start, stop in tiles(h * w, 256 if x.is_cpu else h * w):
-            with self.tapes.borrow(stop - start) as tape:
-                torch.bmm(mix, y[..., start:stop], out=tape.source)
-                tape.source.baddbmm_(shortcut, x[..., start:stop])
+        out = x.new_empty(len(self.last), T, h, w)
+        for start, stop in tiles(h, max(1, 256 // w) if x.is_cpu else h):
+            around = x[:, start + 3 : stop + 3, 3:-3].flatten(1, 2)  # [T, P, I]
+            with self.tapes.borrow((stop - start) * w) as tape:
+                torch.bmm(mix, y[:, start:stop].clamp_min(0).flatten(1, 2).mT, out=tape.source)
+                tape.source.baddbmm_(shortcut, around.mT)
                 tape.run()
-                out[..., start:stop] = tape.result
-        return out.view(-1, T, h, w)
+                part = out[:, :, start:stop]
+                part.copy_(tape.result.view(part.shape))
+        return out
 
     def _record(self, tape: Tape, pixels: int) -> None:
         """From `source`, features [T, C, P] before their ReLU, to `result` [O, T, P]."""

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from datasets.simulator import read_recipe
 from datasets.synthetic import write_dataset
@@ -18,6 +19,8 @@ from utils.errors import run_command
 pytest_plugins = ["tests.predicting", "tests.training"]
 
 torch.set_num_threads(1)  # the arrays are small, and other processes may share the machine
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # whatever else runs on the machine
 
 
 @pytest.fixture(scope="session", autouse=True)

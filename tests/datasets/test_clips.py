@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.clips import (
@@ -51,7 +51,6 @@ def test_too_few_frames_is_an_error(lengths):
         ClipSampler(lengths, seqlen=40, sample_rate=0.1, seed=0)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     H=st.integers(1, 40), W=st.integers(1, 40), patch=st.integers(1, 32),
     target=st.booleans(), seed=st.integers(0, 1000),

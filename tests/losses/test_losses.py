@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from losses import (
@@ -224,7 +224,6 @@ def slow_ranks(logits: torch.Tensor, masks: torch.Tensor) -> dict[tuple[int, int
 
 
 @given(size=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-@settings(deadline=None)
 def test_all_of_a_small_frames_clear_background_is_mined(size, data):
     """At most 25 pixels, of which 29 are drawn: all that are clear, and no other."""
     T = data.draw(st.integers(1, 3))

@@ -55,7 +55,7 @@ places = arrays.arrays(float, st.tuples(st.integers(0, 4), st.just(2)), elements
 
 
 @given(ours=places, theirs=places, radius=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_assignment_is_the_best_of_all(ours, theirs, radius):
     few, many = (ours, theirs) if len(ours) <= len(theirs) else (theirs, ours)
     best = (0, 0.0)

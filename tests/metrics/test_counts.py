@@ -7,7 +7,7 @@ from operator import add
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -51,7 +51,6 @@ def test_addition_is_number_by_number(a, b):
 
 
 @given(data=st.data(), radius=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_frames_added_are_frames_counted_jointly(data, radius, seed):
     """One tall frame, with rows between its parts where nothing is predicted or protected."""
     rule, rng, width = ShootingRule(window_radius=radius), np.random.default_rng(seed), 7

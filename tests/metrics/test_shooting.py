@@ -78,7 +78,7 @@ def frames(draw):
 
 @pytest.mark.parametrize("border", BORDERS)
 @given(frame=frames(), radius=st.sampled_from([0, 1, 2, 4, 5]))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_rule_is_the_loop(border, frame, radius):
     rule = ShootingRule(window_radius=radius, border=border, thresholds=LEVELS)
     counts, expected = rule.count(*frame), slow_count(rule, *frame)
@@ -88,7 +88,7 @@ def test_rule_is_the_loop(border, frame, radius):
 
 @pytest.mark.parametrize("border", BORDERS)
 @given(seed=st.integers(0, 2**32 - 1), density=st.sampled_from([0.0, 0.01, 0.05, 0.3]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_rule_is_the_loop_on_sparse_targets(border, seed, density):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 15, 2))

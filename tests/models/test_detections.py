@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -76,7 +76,6 @@ def obvious(probability, threshold):
     return detections
 
 
-@settings(deadline=None)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)),
            elements=st.floats(0, 1, width=32)),

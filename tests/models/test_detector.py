@@ -67,7 +67,7 @@ def test_stream_is_the_fused_windows(count):
 
 
 @given(count=st.integers(1, 90), seqlen=st.sampled_from([1, 2, 9, 10, 11, 20, 25]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_stream_is_the_fused_windows_for_any_length(count, seqlen):
     check_stream(some_frames(count, seed=count), seqlen)
 

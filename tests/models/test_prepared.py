@@ -68,7 +68,7 @@ class TestEveryNetwork:
     def test_the_tile_does_not_matter(self, name, tile):
         check(trained(name, 4), torch.randn(4, 11, 14), tile)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(data=st.data())
     def test_any_size(self, name, data):
         torch.manual_seed(0)
@@ -164,7 +164,6 @@ def test_spans_cover_a_length_in_pieces_of_one_size(length, size):
     assert one - length / len(pieces) < 4
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_interpolation_is_that_of_torch(data):
     size = data.draw(st.integers(2, 40))

@@ -28,7 +28,7 @@ def one_by_one(mask):
 
 
 @given(mask=arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_published_centroids_of_any_mask(mask):
     found = published_centroids(mask)
     expected = one_by_one(mask)
