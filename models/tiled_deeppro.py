@@ -70,6 +70,7 @@ def _learns(norm: nn.BatchNorm3d) -> bool:
 def _forward(net: DeepPro, x: torch.Tensor, P: int) -> torch.Tensor:
     """Frames [B, 1, T, H, W] to logits [B, T, H, W], in tiles of P pixels."""
     B, _, T, H, W = x.size()
+    x = x[..., _apart(H)[:, None], _apart(W)]
     x = _convolved(Features([_to_tiles(x, P)]), FIVE, net.conv_in)
     pooled = _pooled(x, left=4)
     full = _head(_through(x, net.layer1), net.TPro1, net.conv_out1_1)
@@ -138,11 +139,17 @@ def _pooled(x: Features, left: int) -> Features:
     return Features([y.reshape(n // 4, T, C, 4 * P)])
 
 
+def _apart(length: int) -> torch.Tensor:
+    """The rows or columns of a frame such that those of the same place in a cell are neighbours;
+    two places that are pooled together first lie furthest apart."""
+    return torch.arange(length).view(-1, 2, 2).permute(2, 1, 0).flatten()
+
+
 def _to_tiles(x: torch.Tensor, P: int) -> torch.Tensor:
-    """[B, C, T, H, W] to [n, T, C, P]."""
-    x = x.unflatten(4, (-1, 2, 2)).unflatten(3, (-1, 2, 2))  # [B, C, T, h, 2, 2, w, 2, 2]
+    """[B, C, T, H, W], rows and columns apart, to [n, T, C, P]."""
+    x = x.unflatten(4, (2, 2, -1)).unflatten(3, (2, 2, -1))  # [B, C, T, 2, 2, h, 2, 2, w]
     # Columns before rows: then of equal pixels the one that torch takes is the first.
-    x = x.permute(2, 1, 8, 5, 7, 4, 0, 3, 6)  # [T, C, places of a cell, B, h, w]
+    x = x.permute(2, 1, 6, 3, 7, 4, 0, 5, 8)  # [T, C, places of a cell, B, h, w]
     T, C = x.shape[:2]
     x = x.reshape(T, C, 16, -1, P // 16)  # [T, C, 16, n, P / 16]
     return x.permute(3, 0, 1, 2, 4).reshape(-1, T, C, P)
@@ -161,8 +168,9 @@ def _from_tiles(x: torch.Tensor, B: int, H: int, W: int, side: int) -> torch.Ten
 
 
 def _upsampled(x: torch.Tensor, H: int, W: int) -> torch.Tensor:
-    """[B, C, T, h, w] to [B, C, T, H, W], bilinear with align_corners, as matrix products."""
+    """[B, C, T, h, w] to [B, C, T, H, W], rows and columns apart: bilinear with align_corners, as
+    matrix products."""
     _, rows = interpolation(H, x.shape[3], (0, H))  # [h, H]
     _, columns = interpolation(W, x.shape[4], (0, W))
-    x = x @ columns.to(x)
-    return rows.T.to(x) @ x
+    x = x @ columns[:, _apart(W)].to(x)
+    return rows[:, _apart(H)].T.to(x) @ x
