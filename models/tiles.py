@@ -62,16 +62,19 @@ class Inputs(NamedTuple):
 class Multiply(torch.autograd.Function):
     """Products of the same features with weights, and the sums of every channel of the results.
 
-    apply(products, factors, tree, *tensors), the tensors being those of `Inputs` in their order and
-    `tree` how many there are of each, gives the results, [n, *product.size(...)] each, then for
-    each of them [2, O] float64: the sum and the sum of squares of every channel.
+    apply(products, factors, alone, tree, *tensors), the tensors being those of `Inputs` in their
+    order and `tree` how many there are of each, gives the results, [n, *product.size(...)] each,
+    then for each of them [2, O] float64: the sum and the sum of squares of every channel.
 
     What comes back for an array that has a scale is the gradient of the scaled array. The factor is
     left to the layer that made the array, which finds it in its `factors`: a pass less.
+
+    With `alone` nothing else looks at what comes back for the results. Where it is as large as what
+    goes to the arrays, that is written over it, tile by tile, while it is still in the cache.
     """
 
     @staticmethod
-    def forward(ctx, products: tuple, factors: tuple, tree: tuple, *tensors: torch.Tensor):
+    def forward(ctx, products: tuple, factors: tuple, alone: bool, tree: tuple, *tensors):
         x = Inputs.of(tree, tensors)
         like = x.arrays[0]
         n, *size = like.size()
@@ -94,7 +97,7 @@ class Multiply(torch.autograd.Function):
                     y += added[i]
                 torch.sum(y, 2, out=one)
                 torch.linalg.vector_norm(y, 2, 2, out=two)
-        ctx.products, ctx.factors, ctx.tree = products, factors, tree
+        ctx.products, ctx.factors, ctx.alone, ctx.tree = products, factors, alone, tree
         ctx.save_for_backward(*tensors, *results)
         return (*results, *map(_totals, products, sums))
 
@@ -113,8 +116,9 @@ class Multiply(torch.autograd.Function):
                 gradients[:count], gradients[count:], strict=True,
             )
         ]  # fmt: skip
-        wanted = any(ctx.needs_input_grad[3 : 3 + sum(ctx.tree[:3])])
-        inputs = InputGradients(x, z, dz) if wanted else None
+        wanted = any(ctx.needs_input_grad[4 : 4 + sum(ctx.tree[:3])])
+        over = ctx.alone and gradients[0].is_contiguous()
+        inputs = InputGradients(x, z, dz, gradients[0] if over else None) if wanted else None
         d_added = [] if x.added is None else [torch.empty_like(x.added)]
         for i in range(n):
             load(i)
@@ -131,7 +135,7 @@ class Multiply(torch.autograd.Function):
         if inputs:
             parts = zip(ctx.products, x.weights, d_weights, strict=True)
             to_inputs = inputs.all(lambda: sum(p.effect(w, d) for p, w, d in parts))
-        return None, None, None, *to_inputs, *d_weights, *d_added
+        return None, None, None, None, *to_inputs, *d_weights, *d_added
 
 
 def _array_for(products: tuple, like: torch.Tensor, T: int, C: int, P: int) -> torch.Tensor:
@@ -183,11 +187,16 @@ class Backwards:
 
 class InputGradients:
     """Takes the gradient dz of features z, [T, C, P] both, back to the arrays, scales and shift
-    that made them."""
+    that made them.
 
-    def __init__(self, x: Inputs, z: torch.Tensor, dz: torch.Tensor):
+    Args:
+        place: an array to write the gradient of the arrays to, if it has their shape.
+    """
+
+    def __init__(self, x: Inputs, z: torch.Tensor, dz: torch.Tensor, place: torch.Tensor | None):
         self.x, self.z, self.dz, self.products = x, z, dz, torch.empty_like(dz)
-        self.gradient = torch.empty_like(x.arrays[0])  # of every one of the arrays
+        fits = place is not None and place.shape == x.arrays[0].shape
+        self.gradient = place if fits else torch.empty_like(x.arrays[0])  # of every one of them
         self.gradients = self.gradient.unbind()
         n, T, C, _ = x.arrays[0].size()
         self.of_shift = dz.new_empty(n, T, C)
@@ -247,15 +256,21 @@ class Features:
     scales: list[torch.Tensor] = field(default_factory=list)  # [C]
     shift: torch.Tensor | None = None  # [C]
 
-    def times(self, *pairs: tuple, added: torch.Tensor | None = None) -> list[Found]:
-        """What Multiply finds for each (product, weight); `added` goes to the result."""
+    def times(
+        self, *pairs: tuple, added: torch.Tensor | None = None, alone: bool = False
+    ) -> list[Found]:
+        """What Multiply finds for each (product, weight); `added` goes to the result.
+
+        Args:
+            alone: the one result is used by one layer, which takes no other array with it.
+        """
         products, weights = zip(*pairs, strict=True)
         shift = [] if self.shift is None else [self.shift]
         rest = [] if added is None else [added]
         groups = [self.arrays, self.scales, shift, weights, rest]
         tensors = [tensor for group in groups for tensor in group]
         factors = tuple([] for _ in pairs)
-        found = Multiply.apply(products, factors, tuple(map(len, groups)), *tensors)
+        found = Multiply.apply(products, factors, alone, tuple(map(len, groups)), *tensors)
         return list(map(Found, found[: len(pairs)], found[len(pairs) :], factors))
 
 
