@@ -7,6 +7,7 @@ Frames before and after, of what stands for zero, are the padding in time.
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, check_frames
@@ -74,78 +75,122 @@ class TemporalBlock:
         return y
 
 
-def record_pooling(tape: Tape, x: torch.Tensor, out: torch.Tensor) -> None:
-    """Record: MaxPool (1, 2, 2) of [T, C, 4 P] with the pixels of a cell P apart; spoils x."""
+def record_pooling(tape: Tape, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """The array [T, C, P], padded with `floor`, that will hold MaxPool (1, 2, 2) of x [T, C, 4 P],
+    where the pixels of a cell lie P apart; spoils x."""
+    out = tape.padded(2, *x.shape[:2], x.shape[2] // 4, floor)
     x, other = x.chunk(2, dim=2)
     tape.do(torch.maximum, x, other, out=x)
     tape.do(torch.maximum, *x.chunk(2, dim=2), out=out)
+    return out
 
 
 class Branch:
-    """One of DeepPro's three branches, up to its 8 channels in conv_out2.
+    """One of DeepPro's three branches, from conv_in (pooled, if it begins so) to its 8 channels in
+    conv_out2.
 
-    Max-pooling needs no geometry either: a tile holds the pixels of a cell one after the other.
+    Args:
+        number: 1, 2 or 3.
+        offset: what its input lacks, [8] float64.
+        mix: its part of conv_out2, [8, 8] float64.
+
     The result lacks `offset` [8, T].
+    """
+
+    def __init__(self, network: DeepPro, number: int, offset: torch.Tensor, mix: torch.Tensor):
+        self.number, self.stages, self.pooled = number, [], []
+        for layer in getattr(network, f"layer{number}"):
+            if not isinstance(layer, nn.MaxPool3d):
+                self.stages.append(TemporalBlock(layer, offset))
+                self.pooled.append(False)
+                offset = self.stages[-1].offset
+            elif self.stages:
+                self.pooled[-1] = True
+        last = getattr(network, f"conv_out1_{number}")[:2]
+        self.head = Head(getattr(network, f"TPro{number}"), last, offset=offset)
+        self.mix, self.offset = mix, mix @ self.head.offset
+
+    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
+        """The array [8, T, P'] that will hold the result for x [T + 4, 8, P], padded."""
+        for stage, pooled in zip(self.stages, self.pooled, strict=True):
+            last = stage is self.stages[-1]
+            y = stage.record(tape, x, ends=not (pooled or last))
+            if pooled:
+                y = record_pooling(tape, y, stage.floor)
+            tape.rectify(y, stage.floor)
+            x = y if last else tape.with_ends(y, 2)
+        T, _, P = x.size()
+        y = self.head.record(tape, x)
+        out = tape.scratch(f"result {self.number}", len(self.mix), T, P)
+        tape.do(torch.mm, tape.cast(self.mix), y.flatten(1), out=out.flatten(1))
+        return out
+
+
+class Trunk:
+    """conv_in and branches that go on from it, at full size or, with `shrink` 4, from half size.
+
+    Max-pooling needs no geometry: a tile holds the pixels of a cell one after the other. A cell is
+    shrink x shrink pixels, a tape's result what each of the branches gives.
     """
 
     def __init__(
         self,
         network: DeepPro,
-        number: int,
-        mix: torch.Tensor,
+        mixes: dict[int, torch.Tensor],
+        shrink: int,
         dtype: torch.dtype,
         compiled: bool,
     ):
-        self.seqlen = network.seqlen
-        self.stages, self.pooled = [FirstConvolution(*network.conv_in[:2])], [False]
-        for layer in getattr(network, f"layer{number}"):
-            if isinstance(layer, nn.MaxPool3d):
-                self.pooled[-1] = True
-            else:
-                self.stages.append(TemporalBlock(layer, self.stages[-1].offset))
-                self.pooled.append(False)
-        self.shrink = 2 ** sum(self.pooled)
-        last = getattr(network, f"conv_out1_{number}")[:2]
-        self.head = Head(getattr(network, f"TPro{number}"), last, offset=self.stages[-1].offset)
-        self.mix, self.offset = mix, mix @ self.head.offset
-        self.tapes = Tapes(self.record, dtype, mix.device, compiled)
+        self.seqlen, self.shrink = network.seqlen, shrink
+        self.first = FirstConvolution(*network.conv_in[:2])
+        self.branches = [Branch(network, i, self.first.offset, mix) for i, mix in mixes.items()]
+        self.tapes = Tapes(self.record, dtype, self.first.floor.device, compiled)
 
     def record(self, tape: Tape, cells: int) -> None:
-        """From `source` [T, cells of shrink**2 pixels] to `result` [8, T, cells]."""
-        T, P = self.seqlen, cells * self.shrink**2
-        tape.scratch("a", T, len(self.head.maps), cells)  # the largest first: all lie in one array
-        x = tape.padded(2, T, 1, P, self.mix.new_zeros(1, 1))
+        """From `source` [T, cells of shrink**2 pixels] to `result`."""
+        T, P, pooled = self.seqlen, cells * self.shrink**2, self.shrink > 1
+        # The largest array first: all that are scratch lie in it.
+        tape.scratch("a", T, len(self.branches[0].head.maps), P // 4 if pooled else P)
+        x = tape.padded(2, T, 1, P, self.first.floor.new_zeros(1, 1))
         tape.begin(x[:, 0])
-        for stage, pooled in zip(self.stages, self.pooled, strict=True):
-            last = stage is self.stages[-1]
-            x = stage.record(tape, tape.with_ends(x, 2), ends=not (pooled or last))
-            if pooled:
-                P, y = P // 4, x
-                x = tape.padded(2, T, y.shape[1], P, stage.floor)
-                record_pooling(tape, y, x)
-            tape.rectify(x, stage.floor)
-        y = self.head.record(tape, x)
-        tape.result = tape.scratch("b", len(self.mix), T, P)
-        tape.do(torch.mm, tape.cast(self.mix), y.flatten(1), out=tape.result.flatten(1))
+        x = self.first.record(tape, tape.with_ends(x, 2), ends=not pooled)
+        if pooled:
+            x = record_pooling(tape, x, self.first.floor)
+        tape.rectify(x, self.first.floor)
+        x = tape.with_ends(x, 2)
+        tape.result = [branch.record(tape, x) for branch in self.branches]
 
-    def map(self, frames: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        """Frames [T, H, W] to [H // shrink, 8, T, W // shrink], in tiles of `shape` cells."""
-        s, (T, H, W) = self.shrink, frames.size()
-        out = frames.new_empty(H // s, 8, T, W // s)
-        across = spans(W // s, shape[1])
+    def maps(self, frames: torch.Tensor, shape: tuple[int, int]) -> list[torch.Tensor]:
+        """Frames [T, H, W] to [H // 2, 8, T, W // 2] and [H // 4, 8, T, W // 4], in tiles of
+        `shape` cells."""
+        T, H, W = frames.size()
+        out = [frames.new_empty(H // s, 8, T, W // s) for s in (2, 4)]
+        rest = (-H % 4, -W % 4)  # whole cells may reach beyond the frame
+        frames = F.pad(frames, (0, rest[1], 0, rest[0])) if any(rest) else frames
+        down, across = (
+            spans(-(-side // 4), size) for side, size in zip((H, W), shape, strict=True)
+        )
 
         def fill(rows: tuple[int, int]) -> None:
             for columns in across:
-                part = out[slice(*rows), :, :, slice(*columns)]  # [h, 8, T, w]
-                h, w = part.shape[0], part.shape[3]
+                h, w = rows[1] - rows[0], columns[1] - columns[0]
                 with self.tapes.borrow(h * w) as tape:
-                    band = frames[:, rows[0] * s : rows[1] * s, columns[0] * s : columns[1] * s]
-                    cells_apart(tape.source, band, s, h, w)
+                    band = frames[:, rows[0] * 4 : rows[1] * 4, columns[0] * 4 : columns[1] * 4]
+                    cells_apart(tape.source, band, 4, h, w)
                     tape.run()
-                    part.copy_(tape.result.view(8, T, h, w).permute(2, 0, 1, 3))
+                    for m, s, result in zip(out, (2, 1), tape.result, strict=True):
+                        part = m[s * rows[0] : s * rows[1], ..., s * columns[0] : s * columns[1]]
+                        y = cells_together(result, s, h, w)
+                        part.copy_(y[: part.shape[0], ..., : part.shape[3]])
 
-        for_each(fill, spans(H // s, shape[0]), frames.device)
+        for_each(fill, down, frames.device)
         return out
+
+
+def cells_together(x: torch.Tensor, side: int, h: int, w: int) -> torch.Tensor:
+    """[C, T, side**2 h w], the pixels of a cell h w apart, to [h side, C, T, w side]."""
+    x = x.view(*x.shape[:2], side, side, h, w).permute(4, 2, 0, 1, 5, 3)
+    return x.reshape(h * side, *x.shape[2:4], w * side)
 
 
 def cells_apart(out: torch.Tensor, tile: torch.Tensor, shrink: int, h: int, w: int) -> None:
@@ -166,11 +211,11 @@ class PreparedDeepPro:
     def __init__(self, network: DeepPro, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
         matrix, offset = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
-        parts = matrix.chunk(3, dim=1)
-        self.full, *self.small = (
-            Branch(network, i, part, dtype, compiled) for i, part in enumerate(parts, start=1)
-        )
-        offset = offset + self.full.offset + sum(branch.offset for branch in self.small)  # [8, T]
+        full, half, quarter = matrix.chunk(3, dim=1)
+        self.full = Trunk(network, {1: full}, 1, dtype, compiled)
+        self.small = Trunk(network, {2: half, 3: quarter}, 4, dtype, compiled)
+        branches = *self.full.branches, *self.small.branches
+        offset = offset + sum(branch.offset for branch in branches)  # [8, T]
         self.output = Output(network.final, offset, dtype)
         on_cpu = self.output.bias.is_cpu
         self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)
@@ -181,7 +226,7 @@ class PreparedDeepPro:
         check_frames(frames[None, None], self.seqlen, smallest=4)
         if self.upsampling is None or self.upsampling.size != frames.shape[1:]:
             self._prepare_for(*frames.shape[1:])
-        small = [branch.map(frames, self.tile) for branch in self.small]
+        small = self.small.maps(frames, tuple(max(1, side // 2) for side in self.tile))
         out = torch.empty_like(frames)
 
         def fill(band: tuple[int, int]) -> None:
@@ -198,11 +243,11 @@ class PreparedDeepPro:
         with self.full.tapes.borrow(out[0].numel()) as tape:
             tape.source.view(out.shape).copy_(frames)
             tape.run()
-            self.upsampling.add(tape.result, rows, columns)
-            self.output(tape.result, out)
+            (sum_of_branches,) = tape.result
+            self.upsampling.add(sum_of_branches, rows, columns)
+            self.output(sum_of_branches, out)
 
     def _prepare_for(self, H: int, W: int) -> None:
-        shrinks = [branch.shrink for branch in self.small]
-        self.upsampling = Upsampling((H, W), shrinks, self.tile, self.output.bias)
-        for branch in (self.full, *self.small):
-            branch.tapes.clear()
+        self.upsampling = Upsampling((H, W), (2, 4), self.tile, self.output.bias)
+        for trunk in (self.full, self.small):
+            trunk.tapes.clear()
