@@ -66,6 +66,9 @@ class Upsampling:
 
         self.size = torch.Size(size)
         self.bands, self.columns = matrices(size[0], tile[0]), matrices(size[1], tile[1])
+        h = next(stop - start for start, stop in self.bands)
+        for each in self.columns.values():
+            each[:] = [(needed, matrix.expand(h, -1, -1)) for needed, matrix in each]
 
     def rows(self, maps: list[torch.Tensor], band: tuple[int, int]) -> list[torch.Tensor]:
         """Maps [H', C, T, W'] to the rows of a band of the frame, [h, C T, W']."""
@@ -76,10 +79,10 @@ class Upsampling:
 
     def add(self, out: torch.Tensor, rows: list[torch.Tensor], columns: tuple[int, int]) -> None:
         """Add what `rows` answered, at the columns of a tile, to out [C, T, h w]."""
-        h = len(rows[0])
-        out = out.view(out.shape[0] * out.shape[1], h, -1).transpose(0, 1)  # [h, C T, w]
-        for low, (needed, matrix) in zip(rows, self.columns[columns], strict=True):
-            out.baddbmm_(low[..., needed], matrix.expand(h, -1, -1))
+        h, CT, _ = rows[0].size()
+        out = out.view(CT, h, -1).transpose(0, 1)  # [h, C T, w]
+        for low, (needed, matrices) in zip(rows, self.columns[columns], strict=True):
+            out.baddbmm_(low[..., needed], matrices)
 
 
 class Output:

@@ -99,8 +99,22 @@ def on_all_cores(work: Callable, jobs: Iterable, device: torch.device) -> list:
     threads, jobs = torch.get_num_threads(), list(jobs)
     if device.type != "cpu" or threads == 1 or len(jobs) == 1:
         return [work(job) for job in jobs]
+    results, numbered = [None] * len(jobs), iter(enumerate(jobs))
+
+    def work_on() -> None:
+        try:
+            for i, job in numbered:  # shared: a job goes to whichever thread comes first
+                results[i] = work(job)
+        finally:
+            list(numbered)  # after an error none is begun any more
+
     try:
         with ThreadPoolExecutor(threads, "job", torch.set_num_threads, (1,)) as pool:
-            return list(pool.map(work, jobs))  # raises what a job raised
+            try:
+                for future in [pool.submit(work_on) for _ in range(threads)]:
+                    future.result()  # raises what a job raised
+            finally:
+                list(numbered)
     finally:
         torch.set_num_threads(threads)  # the default of threads to come was changed as well
+    return results

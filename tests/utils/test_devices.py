@@ -1,10 +1,18 @@
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from utils.devices import choose_device, compiler_works, keep_freed_memory, seed_everything
+from utils.devices import (
+    choose_device,
+    compiler_works,
+    keep_freed_memory,
+    on_all_cores,
+    seed_everything,
+)
 from utils.errors import InputError
 
 
@@ -55,3 +63,37 @@ def test_a_compiler_that_does_not_work_is_told_and_done_without(monkeypatch, cap
     err = capsys.readouterr().err
     assert "goes on without, no compiler works: no g++ here" in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_of_jobs_come_in_their_order(two_threads):
+    cpu = torch.device("cpu")
+    assert on_all_cores(lambda i: (i, torch.get_num_threads()), range(50), cpu) == [
+        (i, 1) for i in range(50)
+    ]
+    assert torch.get_num_threads() == 2
+
+
+def test_no_job_begins_after_one_has_failed(two_threads):
+    begun, failed = [], threading.Event()
+
+    def work(job):
+        begun.append(job)
+        if job == 3:
+            failed.set()
+            raise ValueError(job)
+        if job > 3:
+            failed.wait()
+            time.sleep(0.1)
+
+    with pytest.raises(ValueError, match="3"):
+        on_all_cores(work, range(1000), torch.device("cpu"))
+    assert len(begun) < 10
+    assert torch.get_num_threads() == 2
