@@ -57,8 +57,8 @@ def prepare(
 
     Args:
         network: one of the registry.
-        tile: side of the square tiles, in pixels of the size at which a branch works; by default
-            what suits the device.
+        tile: side of the square tiles in pixels, of the frame or, for branches at half and quarter
+            size, of half size; by default what suits the device.
         dtype: of weights, features, frames and logits; the folding is done in float64 before.
         compiled: whether torch.compile makes a function of what is done to a tile.
     """

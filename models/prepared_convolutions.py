@@ -3,6 +3,8 @@
 torch calls this order channels_last_3d. In space nothing is padded.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -16,7 +18,7 @@ class Convolution:
 
     Args:
         kernel, bias: [O, I, kT, kH, kW] and [O], of any floating type.
-        padding, dilation, stride: in time, along rows and along columns, as for F.conv3d.
+        padding, dilation, stride: in time, down and across, as for F.conv3d.
     """
 
     def __init__(self, kernel: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, **geometry):
@@ -30,9 +32,10 @@ class Convolution:
 
 
 def paired(kernel: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kernel and bias for stride 2 along rows, which gives [T, h, w / 2, 2 O] for two pixels.
+    """Kernel [2 O, I, kT, kH, kW + 1] and bias [2 O] that give two neighbouring pixels at once.
 
-    Two neighbouring pixels of 8 channels each fill the vector registers.
+    With a stride of 2 across the result is [T', h', w' / 2, 2 O]. Two pixels of 8 channels each
+    fill the vector registers.
     """
     return torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))]), bias.repeat(2)
 
@@ -43,7 +46,7 @@ def temporal_convolution(
     dtype: torch.dtype,
     padding: int,
     dilation: tuple[int, int],
-):
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """A convolution of several taps in time, by fewer products where they are what takes time.
 
     On GPUs and in less than fp32, which the sums would not leave precise enough, it stays as it is.
@@ -62,19 +65,33 @@ def temporal_convolution(
 
 
 class FewerProducts:
-    """A convolution that multiplies less: 4 frames cost m + k - 1 images of products, not m k.
+    """A convolution that multiplies less: m frames cost m + k - 1 convolutions in space, not m k.
 
     The taps in time are a polynomial's coefficients, and so are the frames. Multiplying polynomials
     means to evaluate both at some points, to multiply the values and to interpolate (Toom, Cook).
     Turned around it is a filter, as Winograd and, for networks, Lavin and Gray (2016) have it:
     y = A ((G g) * (B x)) with A [m, n], G [n, k], B [n, n], n = m + k - 1. Here g and x hold
     images, and * is their convolution in space.
+
+    Args:
+        kernel, bias: [O, I, k, 3, 3] and [O], of any floating type.
+        padding: in time, at most k - 1.
+        dilation: in space.
+
+    [T, h, w, I] to [T + 2 padding - k + 1, h - 2 dilation, w - 2 dilation, O].
     """
 
     POINTS = (0, 1, -1, 2, -0.5)  # and infinity; small numbers keep the rounding small
     FRAMES = 4  # m
 
-    def __init__(self, kernel, bias, dtype: torch.dtype, padding: int, dilation: int):
+    def __init__(
+        self,
+        kernel: torch.Tensor,
+        bias: torch.Tensor,
+        dtype: torch.dtype,
+        padding: int,
+        dilation: int,
+    ):
         self.padding, self.dilation = padding, dilation  # in time, in space
         A, G, B = toom_cook(self.FRAMES, kernel.shape[2], self.POINTS)
         kernels = torch.einsum("nk,oikhw->noihw", G.to(kernel), kernel)

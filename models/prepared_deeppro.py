@@ -129,8 +129,12 @@ class Branch:
 class Trunk:
     """conv_in and branches that go on from it, at full size or, with `shrink` 4, from half size.
 
-    Max-pooling needs no geometry: a tile holds the pixels of a cell one after the other. A cell is
-    shrink x shrink pixels, a tape's result what each of the branches gives.
+    Max-pooling needs no geometry: a tile holds the pixels of a cell one after the other. A tape's
+    result is what each of the branches gives.
+
+    Args:
+        mixes: by number of the branch, its part of conv_out2, [8, 8] float64.
+        shrink: side of a cell in pixels: 1 for branch 1; 4 for 2 and 3, which begin with a pooling.
     """
 
     def __init__(
@@ -149,7 +153,7 @@ class Trunk:
     def record(self, tape: Tape, cells: int) -> None:
         """From `source` [T, cells of shrink**2 pixels] to `result`."""
         T, P, pooled = self.seqlen, cells * self.shrink**2, self.shrink > 1
-        # The largest array first: all that are scratch lie in it.
+        # The largest array first: all others in slot "a" lie in it.
         tape.scratch("a", T, len(self.branches[0].head.maps), P // 4 if pooled else P)
         x = tape.padded(2, T, 1, P, self.first.floor.new_zeros(1, 1))
         tape.begin(x[:, 0])
@@ -161,8 +165,8 @@ class Trunk:
         tape.result = [branch.record(tape, x) for branch in self.branches]
 
     def maps(self, frames: torch.Tensor, shape: tuple[int, int]) -> list[torch.Tensor]:
-        """Frames [T, H, W] to [H // 2, 8, T, W // 2] and [H // 4, 8, T, W // 4], in tiles of
-        `shape` cells."""
+        """Where shrink is 4: frames [T, H, W] to what branches 2 and 3 give, [H // 2, 8, T, W // 2]
+        and [H // 4, 8, T, W // 4], in tiles of `shape` cells."""
         T, H, W = frames.size()
         out = [frames.new_empty(H // s, 8, T, W // s) for s in (2, 4)]
         rest = (-H % 4, -W % 4)  # whole cells may reach beyond the frame
@@ -176,7 +180,7 @@ class Trunk:
                 h, w = rows[1] - rows[0], columns[1] - columns[0]
                 with self.tapes.borrow(h * w) as tape:
                     band = frames[:, rows[0] * 4 : rows[1] * 4, columns[0] * 4 : columns[1] * 4]
-                    cells_apart(tape.source, band, 4, h, w)
+                    cells_apart(tape.source, band, h, w)
                     tape.run()
                     for m, s, result in zip(out, (2, 1), tape.result, strict=True):
                         part = m[s * rows[0] : s * rows[1], ..., s * columns[0] : s * columns[1]]
@@ -193,14 +197,11 @@ def cells_together(x: torch.Tensor, side: int, h: int, w: int) -> torch.Tensor:
     return x.reshape(h * side, *x.shape[2:4], w * side)
 
 
-def cells_apart(out: torch.Tensor, tile: torch.Tensor, shrink: int, h: int, w: int) -> None:
-    """Copy [T, h shrink, w shrink] to out [T, shrink**2 h w]: for every place in a cell the pixels
-    there; two places that are pooled together first lie furthest apart."""
-    halvings = [2] * (shrink.bit_length() - 1)
-    tile = tile.unflatten(2, (w, *halvings)).unflatten(1, (h, *halvings))
-    n = len(halvings)  # dimensions: T, h, n of rows, w, n of columns
-    places = [d for i in reversed(range(n)) for d in (2 + i, 3 + n + i)]
-    tile = tile.permute(0, *places, 1, 2 + n)
+def cells_apart(out: torch.Tensor, tile: torch.Tensor, h: int, w: int) -> None:
+    """Copy [T, 4 h, 4 w] to out [T, 16 h w]: for every place in a cell the pixels there; two places
+    that are pooled together first lie furthest apart."""
+    tile = tile.unflatten(2, (w, 2, 2)).unflatten(1, (h, 2, 2))  # [T, h, 2, 2, w, 2, 2]
+    tile = tile.permute(0, 3, 6, 2, 5, 1, 4)
     out.view(tile.shape).copy_(tile)
 
 

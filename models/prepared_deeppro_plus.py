@@ -18,8 +18,8 @@ class PreparedDeepProPlus:
 
     def __init__(self, network: DeepProPlus, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
-        kernel = paired(*folded(*network.conv_in[:2]))
-        self.first = Convolution(*kernel, dtype, padding=(2, 0, 0), stride=(1, 1, 2))
+        pair = paired(*folded(*network.conv_in[:2]))
+        self.first = Convolution(*pair, dtype, padding=(2, 0, 0), stride=(1, 1, 2))
         first, second = network.layer1
         self.block = SpatioTemporalBlock(first, dtype)
         final, bias = pointwise_matrix(network.conv_out2)

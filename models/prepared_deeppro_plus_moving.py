@@ -31,8 +31,8 @@ class PreparedDeepProPlusMoving:
         self, network: DeepProPlusMoving, tile: int | None, dtype: torch.dtype, compiled: bool
     ):
         self.seqlen = network.seqlen
-        kernel = paired(*folded(*network.conv_in[:2]))
-        self.first = Convolution(*kernel, dtype, padding=(2, 0, 0), stride=(1, 2, 2))
+        pair = paired(*folded(*network.conv_in[:2]))
+        self.first = Convolution(*pair, dtype, padding=(2, 0, 0), stride=(1, 2, 2))
         self.block = SpatioTemporalBlock(network.layer1[1], dtype)
         matrix, offset = pointwise_matrix(*network.conv_out1[:2])  # [8, 16], [8, 1]
         parts = zip((network.level1, network.level2[1:]), matrix.chunk(2, dim=1), strict=True)

@@ -16,8 +16,9 @@ from models.prepared import pointwise_matrix
 def spans(length: int, size: int) -> list[tuple[int, int]]:
     """[start, stop) of pieces of one size, `size` at most, that cover a length.
 
-    As few as can be, as small as so many can be, but a multiple of 4 where that fits: matrix
-    products of an odd width take longer than those of the width that overlapping wastes.
+    The fewest such pieces, no larger than they must be but for rounding up to a multiple of 4,
+    where `size` and the length allow it: matrix products of an odd width take longer than those of
+    the width that overlapping wastes.
     """
     count = -(-length // size)
     size = min(size, length, -(-length // (4 * count)) * 4)
@@ -65,10 +66,12 @@ class Upsampling:
             return found
 
         self.size = torch.Size(size)
-        self.bands, self.columns = matrices(size[0], tile[0]), matrices(size[1], tile[1])
-        h = next(stop - start for start, stop in self.bands)
-        for each in self.columns.values():
-            each[:] = [(needed, matrix.expand(h, -1, -1)) for needed, matrix in each]
+        self.bands = matrices(size[0], tile[0])
+        start, stop = next(iter(self.bands))  # all have the same height
+        self.columns = {
+            span: [(needed, matrix.expand(stop - start, -1, -1)) for needed, matrix in each]
+            for span, each in matrices(size[1], tile[1]).items()
+        }
 
     def rows(self, maps: list[torch.Tensor], band: tuple[int, int]) -> list[torch.Tensor]:
         """Maps [H', C, T, W'] to the rows of a band of the frame, [h, C T, W']."""

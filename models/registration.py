@@ -54,10 +54,8 @@ class Alignment(NamedTuple):
         when it is first seen: nothing happens there that a network could respond to.
         """
         frames = frames.astype(np.float32)
-        return self._on_canvas(frames - self._every_second()._pattern(frames[::2]))
-
-    def _every_second(self) -> "Alignment":
-        return self._replace(transforms=self.transforms[::2])
+        some = self._replace(transforms=self.transforms[::2])  # enough for a median
+        return self._on_canvas(frames - some._pattern(frames[::2]))
 
     def _on_canvas(self, frames: np.ndarray) -> np.ndarray:
         shape = self.canvas[::-1]
@@ -275,7 +273,9 @@ def _helps(textures: np.ndarray, transforms: np.ndarray, everywhere: bool) -> bo
         return True
     # As the network will see them: the camera's own pattern would change in a blank sky.
     size = textures.shape[1:]
-    after = _change(Alignment(transforms, size, size)._every_second().warp(textures[::2]))
+    some = slice(None, None, 2 if len(textures) > 3 else 1)
+    before = _change(textures[some])
+    after = _change(Alignment(transforms[some], size, size).warp(textures[some]))
     before, after = (cv2.blur(change * seen, (PLACE, PLACE)) for change in (before, after))
     return bool((after > GROWTH * before)[seen].mean() < MOST_GROWN)
 

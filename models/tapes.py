@@ -19,6 +19,8 @@ import torch
 # which a CPU takes ten times as long.
 TINY = 1e-18
 
+Result = torch.Tensor | list[torch.Tensor]
+
 
 def without_tiny(weight: torch.Tensor) -> torch.Tensor:
     """Weights with those of no consequence put to zero."""
@@ -28,7 +30,8 @@ def without_tiny(weight: torch.Tensor) -> torch.Tensor:
 class Tape:
     """Operations on arrays of its own; fresh arrays for every tile would not be in the cache.
 
-    What records it sets `source` (by `begin`), the array to fill before each run, and `result`.
+    What records it sets `source` (by `begin`), the array to fill before each run, and `result`, an
+    array or a list of them.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device):
@@ -119,7 +122,7 @@ class Traced(Tape):
 class Compiled:
     """A function in place of a tape's operations."""
 
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], tape: Tape):
+    def __init__(self, function: Callable[[torch.Tensor], Result], tape: Tape):
         self.function, self.source = function, torch.empty_like(tape.source)
 
     def run(self) -> None:
@@ -166,7 +169,7 @@ class Tapes:
     def _function(self, tape: Tape, pixels: int) -> Callable:
         """What a tape of this size does, as one function; compiled when it is first called."""
 
-        def function(source: torch.Tensor) -> torch.Tensor:
+        def function(source: torch.Tensor) -> Result:
             traced = Traced(tape, source)
             self.record(traced, pixels)
             return traced.result

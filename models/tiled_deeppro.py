@@ -97,11 +97,11 @@ def _kernel(conv: nn.Conv3d) -> torch.Tensor:
 
 
 def _convolved(
-    x: Features, product: Taps, layers: Sequence[nn.Module], alone: bool = False
+    x: Features, product: Taps, layers: Sequence[nn.Module], overwrite: bool = False
 ) -> Features:
-    """Through a convolution, its BatchNorm and a ReLU; `alone` is for `Features.times`."""
+    """Through a convolution, its BatchNorm and a ReLU; `overwrite` is for `Features.times`."""
     conv, norm = layers[:2]
-    (found,) = x.times((product, _kernel(conv)), alone=alone)
+    (found,) = x.times((product, _kernel(conv)), overwrite=overwrite)
     return normalised(found, norm, conv.bias)
 
 
@@ -110,7 +110,7 @@ def _block(x: Features, block: ResidualBlock) -> Features:
     conv, norm = block.shortcut
     found, aside = x.times((FAR, _kernel(block.conv1)), (POINT, _kernel(conv)))
     y = normalised(found, block.bn1, block.conv1.bias)
-    y = _convolved(y, NEAR, [block.conv2, block.bn2], alone=True)
+    y = _convolved(y, NEAR, [block.conv2, block.bn2], overwrite=True)
     y = _convolved(y, POINT, [block.conv3, block.bn3])
     z = normalised(aside, norm, conv.bias)
     return Features([*y.arrays, *z.arrays], [*y.scales, *z.scales], y.shift + z.shift)
@@ -130,7 +130,7 @@ def _head(x: Features, probe: TemporalProbe, layers: nn.Sequential) -> Features:
     (found,) = x.times((Profiles(), torch.stack(maps).repeat_interleave(each, dim=0)))
     y = normalised(found, probe.norm1)
     y.arrays = [y.arrays[0].flatten(2).unsqueeze(1)]  # [n, 1, C, T P]
-    return _convolved(_convolved(y, POINT, probe.conv, alone=True), POINT, layers)
+    return _convolved(_convolved(y, POINT, probe.conv, overwrite=True), POINT, layers)
 
 
 def _pooled(x: Features, left: int) -> Features:

@@ -62,19 +62,20 @@ class Inputs(NamedTuple):
 class Multiply(torch.autograd.Function):
     """Products of the same features with weights, and the sums of every channel of the results.
 
-    apply(products, factors, alone, tree, *tensors), the tensors being those of `Inputs` in their
-    order and `tree` how many there are of each, gives the results, [n, *product.size(...)] each,
-    then for each of them [2, O] float64: the sum and the sum of squares of every channel.
+    apply(products, factors, overwrite, tree, *tensors), the tensors being those of `Inputs` in
+    their order and `tree` how many there are of each, gives the results, [n, *product.size(...)]
+    each, then for each of them [2, O] float64: the sum and the sum of squares of every channel.
 
     What comes back for an array that has a scale is the gradient of the scaled array. The factor is
     left to the layer that made the array, which finds it in its `factors`: a pass less.
 
-    With `alone` nothing else looks at what comes back for the results. Where it is as large as what
-    goes to the arrays, that is written over it, tile by tile, while it is still in the cache.
+    With `overwrite` the gradient of the one result, if it has the shape of the arrays, is
+    overwritten with that of the arrays, tile by tile, while it is in the cache. Nothing else may
+    need it then.
     """
 
     @staticmethod
-    def forward(ctx, products: tuple, factors: tuple, alone: bool, tree: tuple, *tensors):
+    def forward(ctx, products: tuple, factors: tuple, overwrite: bool, tree: tuple, *tensors):
         x = Inputs.of(tree, tensors)
         like = x.arrays[0]
         n, *size = like.size()
@@ -97,7 +98,7 @@ class Multiply(torch.autograd.Function):
                     y += added[i]
                 torch.sum(y, 2, out=one)
                 torch.linalg.vector_norm(y, 2, 2, out=two)
-        ctx.products, ctx.factors, ctx.alone, ctx.tree = products, factors, alone, tree
+        ctx.products, ctx.factors, ctx.overwrite, ctx.tree = products, factors, overwrite, tree
         ctx.save_for_backward(*tensors, *results)
         return (*results, *map(_totals, products, sums))
 
@@ -117,8 +118,8 @@ class Multiply(torch.autograd.Function):
             )
         ]  # fmt: skip
         wanted = any(ctx.needs_input_grad[4 : 4 + sum(ctx.tree[:3])])
-        over = ctx.alone and gradients[0].is_contiguous()
-        inputs = InputGradients(x, z, dz, gradients[0] if over else None) if wanted else None
+        place = gradients[0] if ctx.overwrite and gradients[0].is_contiguous() else None
+        inputs = InputGradients(x, z, dz, place) if wanted else None
         d_added = [] if x.added is None else [torch.empty_like(x.added)]
         for i in range(n):
             load(i)
@@ -257,20 +258,22 @@ class Features:
     shift: torch.Tensor | None = None  # [C]
 
     def times(
-        self, *pairs: tuple, added: torch.Tensor | None = None, alone: bool = False
+        self, *pairs: tuple, added: torch.Tensor | None = None, overwrite: bool = False
     ) -> list[Found]:
         """What Multiply finds for each (product, weight); `added` goes to the result.
 
         Args:
-            alone: the one result is used by one layer, which takes no other array with it.
+            overwrite: whether the gradient of the one result may be overwritten: only one layer
+                uses the result, and that layer takes no other array.
         """
+        assert len(pairs) == 1 or not overwrite
         products, weights = zip(*pairs, strict=True)
         shift = [] if self.shift is None else [self.shift]
         rest = [] if added is None else [added]
         groups = [self.arrays, self.scales, shift, weights, rest]
         tensors = [tensor for group in groups for tensor in group]
         factors = tuple([] for _ in pairs)
-        found = Multiply.apply(products, factors, alone, tuple(map(len, groups)), *tensors)
+        found = Multiply.apply(products, factors, overwrite, tuple(map(len, groups)), *tensors)
         return list(map(Found, found[: len(pairs)], found[len(pairs) :], factors))
 
 

@@ -32,6 +32,15 @@ def cache_home(tmp_path_factory):
         yield home
 
 
+@pytest.fixture
+def three_threads():
+    """Torch has 3 threads during a test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
     """A small simulated data set: 3 training and 2 test sequences of 26 frames of 24 x 24."""

@@ -65,8 +65,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks instead of handing them back to the kernel.
 
     Layers allocate hundreds of megabytes; by default every one is mapped, page-faulted in and
-    unmapped anew, which costs more than the arithmetic. Threads share one heap, for those of their
-    own are handed back whatever the thresholds. Elsewhere than on glibc nothing happens.
+    unmapped anew, which costs more than the arithmetic. All threads share one heap: heaps of their
+    own would be handed back whatever the thresholds are. Elsewhere than on glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -95,6 +95,8 @@ def on_all_cores(work: Callable, jobs: Iterable, device: torch.device) -> list:
     Every job has one thread, and its operations do not split up further: cores that met at the end
     of every operation would wait for one another most of the time, and by far the most where other
     processes run as well. Elsewhere than on the CPU one job runs at a time.
+
+    Raises what a job raised; none is begun after that.
     """
     threads, jobs = torch.get_num_threads(), list(jobs)
     if device.type != "cpu" or threads == 1 or len(jobs) == 1:
@@ -114,7 +116,7 @@ def on_all_cores(work: Callable, jobs: Iterable, device: torch.device) -> list:
                 for future in [pool.submit(work_on) for _ in range(threads)]:
                     future.result()  # raises what a job raised
             finally:
-                list(numbered)
+                list(numbered)  # Ctrl-C reaches this thread alone
     finally:
         torch.set_num_threads(threads)  # the default of threads to come was changed as well
     return results

@@ -175,22 +175,14 @@ def test_interpolation_is_that_of_torch(data):
     torch.testing.assert_close(small[..., needed] @ matrix, expected[..., start:stop])
 
 
-@pytest.fixture
-def _three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_three_threads")
+@pytest.mark.usefixtures("three_threads")
 def test_threads_raise_what_a_job_raised_and_leave_torch_as_it_was():
     with pytest.raises(ZeroDivisionError):
         for_each(lambda job: 1 / job, [2, 1, 0, 3], torch.device("cpu"))
     assert torch.get_num_threads() == 3
 
 
-@pytest.mark.usefixtures("_three_threads")
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("name", network_names())
 def test_threads_change_nothing(name):
     network, frames = trained(name, 4), torch.randn(4, 37, 71)

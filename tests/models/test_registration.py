@@ -255,9 +255,10 @@ def below(sky: np.ndarray, ground: np.ndarray, share: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("share", [0.65, 0.7, 0.8, 0.9])
-def test_auto_does_not_move_still_ground_below_drifting_clouds(share):
+@pytest.mark.parametrize(("count", "speed"), [(30, 0.5), (2, 6.0)])
+def test_auto_does_not_move_still_ground_below_drifting_clouds(share, count, speed):
     """The clouds are most of the frame, and their points agree."""
-    clouds, ground = film(drift(30, 0.5, 0.0)), film(drift(30, 0, 0), seed=1)
+    clouds, ground = film(drift(count, speed, 0.0)), film(drift(count, 0, 0), seed=1)
     assert register(below(clouds, ground, share), "auto") is None
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models import build_network, in_tiles
-from models.tiled_deeppro import TiledDeepPro, _upsampled
+from models.tiled_deeppro import TiledDeepPro, _apart, _upsampled
 
 T = 6
 
@@ -163,4 +163,5 @@ def test_upsampling_is_that_of_torch():
     expected = nn.functional.interpolate(
         x, size=(4, 16, 12), mode="trilinear", align_corners=True
     )  # fmt: skip
+    expected = expected[..., _apart(16)[:, None], _apart(12)]
     assert torch.allclose(_upsampled(x, 16, 12), expected)
