@@ -17,7 +17,16 @@ where_positive = torch.ops.aten.threshold_backward.grad_input
 
 def padded(ends: int, like: torch.Tensor, T: int, *size: int) -> torch.Tensor:
     """An array [T, *size] that has `ends` frames of zeros before and behind it."""
-    return like.new_zeros(T + 2 * ends, *size)[ends : ends + T]
+    array = like.new_empty(T + 2 * ends, *size)
+    array[:ends] = array[ends + T :] = 0
+    return array[ends : ends + T]
+
+
+def longer(x: torch.Tensor, before: int, behind: int) -> torch.Tensor:
+    """A view of a padded array x, [T, C, P], and of so many frames before and behind it."""
+    T, C, P = x.size()
+    start = x.storage_offset() - before * C * P
+    return x.as_strided((before + T + behind, C, P), (C * P, P, 1), start)
 
 
 class Taps:
@@ -85,6 +94,59 @@ class Taps:
             x.as_strided((T, channels, P), (C * P, P, 1), x.storage_offset() + start * C * P)
             for start in starts
         ]
+
+
+class Differences(Taps):
+    """A convolution of three taps, `step` frames apart, that sum to zero: two products, not three,
+    of the differences of frames so far apart, change[t] = z[t] - z[t - step] for t < T + step.
+
+    Its weight is the taps of those: less the first of the three, and the last.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(0, step)
+
+    def multiply(self, weight: torch.Tensor, z: torch.Tensor) -> Callable:
+        find, change = self._change(z)
+        multiply = super().multiply(weight, change[: len(z)])
+
+        def run(out: torch.Tensor, add: bool = False) -> None:
+            find()
+            multiply(out, add)
+
+        return run
+
+    def back(self, weight: torch.Tensor, z: torch.Tensor, dy: torch.Tensor) -> Callable:
+        T, step = len(z), self.ends
+        d_change = z.new_empty(T + step, *z.shape[1:])
+        back = Taps(*self.offsets).back(weight, d_change, longer(dy, step, 0))
+
+        def run(out: torch.Tensor, add: bool = False) -> None:
+            back(d_change)
+            if add:
+                out += d_change[:T]
+                out -= d_change[step:]
+            else:
+                torch.sub(d_change[:T], d_change[step:], out=out)
+
+        return run
+
+    def weigh(self, weight: torch.Tensor, z: torch.Tensor, dy: torch.Tensor) -> Weighing:
+        find, change = self._change(z)
+        weighing = super().weigh(weight, change[: len(z)], dy)
+
+        def run() -> None:
+            find()
+            weighing.run()
+
+        return weighing._replace(run=run)
+
+    def _change(self, z: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
+        """A function that finds the differences, and the array [T + step, C, P] it writes."""
+        step = self.ends
+        around = longer(z, step, step)
+        change = torch.empty_like(around[step:])
+        return lambda: torch.sub(around[step:], around[:-step], out=change), change
 
 
 class Weighing(NamedTuple):

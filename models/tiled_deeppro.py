@@ -13,10 +13,10 @@ from torch import nn
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, TemporalProbe
 from models.prepared_upsampling import interpolation
-from models.tile_products import Pool, Profiles, Taps
+from models.tile_products import Differences, Pool, Profiles, Taps
 from models.tiles import Features, normalised
 
-POINT, NEAR, FAR, FIVE = Taps(0), Taps(-1, 0, 1), Taps(-2, 0, 2), Taps(-2, -1, 0, 1, 2)
+POINT, NEAR, FIVE = Taps(0), Taps(-1, 0, 1), Taps(-2, -1, 0, 1, 2)
 TILES = range(512, 16, -16)  # pixels; the first that divides a batch as it should is taken
 
 
@@ -108,7 +108,9 @@ def _convolved(
 def _block(x: Features, block: ResidualBlock) -> Features:
     """Through TD(a, b), [n, T, a, P] to [n, T, b, P]."""
     conv, norm = block.shortcut
-    found, aside = x.times((FAR, _kernel(block.conv1)), (POINT, _kernel(conv)))
+    first, _, last = _kernel(block.conv1).unbind(1)
+    taps = torch.stack([-first, last], dim=1)
+    found, aside = x.times((Differences(2), taps), (POINT, _kernel(conv)))
     y = normalised(found, block.bn1, block.conv1.bias)
     y = _convolved(y, NEAR, [block.conv2, block.bn2], overwrite=True)
     y = _convolved(y, POINT, [block.conv3, block.bn3])
