@@ -108,7 +108,7 @@ class Multiply(torch.autograd.Function):
         count, saved = len(ctx.products), ctx.saved_tensors
         x = Inputs.of(ctx.tree, saved[:-count])
         n, *size = x.arrays[0].size()
-        z, dz = (_array_for(ctx.products, x.arrays[0], *size) for _ in range(2))
+        z = _array_for(ctx.products, x.arrays[0], *size)
         load = x.load(z)
         steps = [
             Backwards(product, weight, z, result, factor, gradient, total)
@@ -119,7 +119,7 @@ class Multiply(torch.autograd.Function):
         ]  # fmt: skip
         wanted = any(ctx.needs_input_grad[4 : 4 + sum(ctx.tree[:3])])
         place = gradients[0] if ctx.overwrite and gradients[0].is_contiguous() else None
-        inputs = InputGradients(x, z, dz, place) if wanted else None
+        inputs = InputGradients(x, z, place) if wanted else None
         d_added = [] if x.added is None else [torch.empty_like(x.added)]
         for i in range(n):
             load(i)
@@ -128,7 +128,7 @@ class Multiply(torch.autograd.Function):
                 if d_added:
                     d_added[0][i] = step.dy
                 if inputs:
-                    step.back(dz, add=number > 0)
+                    step.back(inputs.places[i], add=number > 0)
             if inputs:
                 inputs.give(i)
         d_weights = [step.weighing.result() for step in steps]
@@ -187,37 +187,40 @@ class Backwards:
 
 
 class InputGradients:
-    """Takes the gradient dz of features z, [T, C, P] both, back to the arrays, scales and shift
-    that made them.
+    """Takes the gradients of features z, [T, C, P], back to the arrays, scales and shift that made
+    them. That of tile i is to be written to `places[i]` first.
 
     Args:
         place: an array to write the gradient of the arrays to, if it has their shape.
     """
 
-    def __init__(self, x: Inputs, z: torch.Tensor, dz: torch.Tensor, place: torch.Tensor | None):
-        self.x, self.z, self.dz, self.products = x, z, dz, torch.empty_like(dz)
+    def __init__(self, x: Inputs, z: torch.Tensor, place: torch.Tensor | None):
+        self.x, self.z = x, z
         fits = place is not None and place.shape == x.arrays[0].shape
         self.gradient = place if fits else torch.empty_like(x.arrays[0])  # of every one of them
-        self.gradients = self.gradient.unbind()
+        # Where they end up: yet another array for a tile would drive z out of the cache.
+        self.places = self.gradients = self.gradient.unbind()
+        if z.stride() != self.gradients[0].stride():
+            self.places = [torch.empty_like(z)] * len(self.gradients)
         n, T, C, _ = x.arrays[0].size()
-        self.of_shift = dz.new_empty(n, T, C)
+        self.of_shift = z.new_empty(n, T, C)
         # The sum over gradient times array is needed for every scale. That of the first array
         # follows from the weights' gradients, if there are weights and no scale is next to zero.
         weighed = all(weight.numel() for weight in x.weights)
         self.known = weighed and all((scale.abs() > 1e-3).all() for scale in x.scales[:1])
         self.tiles = [array.unbind() for array in x.arrays[int(self.known) : len(x.scales)]]
-        self.of_arrays = dz.new_empty(n, len(self.tiles), T, C)
+        self.of_arrays = z.new_empty(n, len(self.tiles), T, C)
 
     def give(self, i: int) -> None:
-        """What dz says of tile i."""
+        """What the gradient of z says of tile i; spoils z."""
         if self.x.shift is None:
-            self.gradients[i].copy_(self.dz)
+            self.gradients[i].copy_(self.places[i])
             return
-        gradient = where_positive(self.dz, self.z, 0, grad_input=self.gradients[i])
+        gradient = where_positive(self.places[i], self.z, 0, grad_input=self.gradients[i])
         torch.sum(gradient, 2, out=self.of_shift[i])
         for tiles, total in zip(self.tiles, self.of_arrays[i], strict=True):
-            torch.mul(gradient, tiles[i], out=self.products)
-            torch.sum(self.products, 2, out=total)
+            torch.mul(gradient, tiles[i], out=self.z)
+            torch.sum(self.z, 2, out=total)
 
     def all(self, effect: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
         """The gradients of arrays, scales and shift, in this order.
@@ -236,7 +239,7 @@ class InputGradients:
             for other, of_other in zip(others, of_scales, strict=True):
                 rest = rest - other * of_other
             of_scales = [rest / scale, *of_scales]
-        return [*to_arrays, *(each.to(self.dz) for each in (*of_scales, of_shift))]
+        return [*to_arrays, *(each.to(self.z) for each in (*of_scales, of_shift))]
 
 
 class Found(NamedTuple):
