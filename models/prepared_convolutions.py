@@ -32,12 +32,14 @@ class Convolution:
 
 
 def paired(kernel: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kernel [2 O, I, kT, kH, kW + 1] and bias [2 O] that give two neighbouring pixels at once.
+    """Kernel [2 O, 2 I, kT, kH, (kW + 1) / 2] and bias [2 O] that give two neighbouring pixels at
+    once from those of two each: [T, h, w / 2, 2 I] to [T', h', w' / 2, 2 O].
 
-    With a stride of 2 across the result is [T', h', w' / 2, 2 O]. Two pixels of 8 channels each
-    fill the vector registers.
+    Two pixels of 8 channels each fill the vector registers. kW must be odd.
     """
-    return torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))]), bias.repeat(2)
+    kernel = torch.cat([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))])
+    kernel = kernel.unflatten(4, (-1, 2)).movedim(5, 1)  # [2 O, 2, I, kT, kH, (kW + 1) / 2]
+    return kernel.flatten(1, 2), bias.repeat(2)
 
 
 def temporal_convolution(

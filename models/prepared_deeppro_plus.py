@@ -19,7 +19,7 @@ class PreparedDeepProPlus:
     def __init__(self, network: DeepProPlus, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
         pair = paired(*folded(*network.conv_in[:2]))
-        self.first = Convolution(*pair, dtype, padding=(2, 0, 0), stride=(1, 1, 2))
+        self.first = Convolution(*pair, dtype, padding=(2, 0, 0))
         first, second = network.layer1
         self.block = SpatioTemporalBlock(first, dtype)
         final, bias = pointwise_matrix(network.conv_out2)
@@ -59,7 +59,7 @@ class PreparedDeepProPlus:
         """
         T, h, w = x.shape[0], x.shape[1] - 18, x.shape[2] - 18
         clear = outside(h, w, room)
-        x = self.first(x[..., None]).clamp_min_(0)
+        x = self.first(x.unflatten(2, (-1, 2))).clamp_min_(0)
         x = x.view(T, h + 12, w + 12, 8)
         clear(x)
         return self.end(self.block(x, clear), clear)[0] + self.bias

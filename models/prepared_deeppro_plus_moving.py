@@ -32,7 +32,7 @@ class PreparedDeepProPlusMoving:
     ):
         self.seqlen = network.seqlen
         pair = paired(*folded(*network.conv_in[:2]))
-        self.first = Convolution(*pair, dtype, padding=(2, 0, 0), stride=(1, 2, 2))
+        self.first = Convolution(*pair, dtype, padding=(2, 0, 0), stride=(1, 2, 1))
         self.block = SpatioTemporalBlock(network.layer1[1], dtype)
         matrix, offset = pointwise_matrix(*network.conv_out1[:2])  # [8, 16], [8, 1]
         parts = zip((network.level1, network.level2[1:]), matrix.chunk(2, dim=1), strict=True)
@@ -111,8 +111,8 @@ class PreparedDeepProPlusMoving:
 
     def _first(self, x: torch.Tensor) -> torch.Tensor:
         """The first convolution and max-pooling: [T, 2 h + 6, 2 w + 6] to [T, h, w, 8]."""
-        even = self.first(x[:, :-1, :, None])  # [T, h, w, 16]
-        odd = self.first(x[:, 1:, :, None])
+        x = x.unflatten(2, (-1, 2))  # [T, 2 h + 6, w + 3, 2]
+        even, odd = self.first(x[:, :-1]), self.first(x[:, 1:])  # [T, h, w, 16]
         left, right = torch.maximum(even, odd, out=even).chunk(2, dim=3)
         return torch.maximum(left, right).clamp_min_(0)
 

@@ -54,8 +54,8 @@ def test_only_what_is_worth_it_and_precise_goes_by_fewer(channels, dtype, step, 
 
 def test_pairs_of_pixels_are_the_pixels():
     torch.manual_seed(0)
-    kernel, bias = torch.randn(4, 1, 3, 5, 5), torch.randn(4)
-    x = torch.randn(6, 9, 12, 1)
+    kernel, bias = torch.randn(4, 3, 3, 5, 5), torch.randn(4)
+    x = torch.randn(6, 9, 12, 3)
     each = Convolution(kernel, bias, torch.float32)(x)  # [4, 5, 8, 4]
-    pairs = Convolution(*paired(kernel, bias), torch.float32, stride=(1, 1, 2))(x)
+    pairs = Convolution(*paired(kernel, bias), torch.float32)(x.view(6, 9, 6, 6))
     torch.testing.assert_close(pairs.view(each.shape), each, rtol=1e-4, atol=1e-4)
