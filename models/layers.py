@@ -59,6 +59,13 @@ def pointwise(channels_in: int, channels_out: int) -> nn.Conv3d:
     return nn.Conv3d(channels_in, channels_out, 1)
 
 
+def change_taps(kernel: torch.Tensor) -> torch.Tensor:
+    """Of a kernel [O, I, 3, ...] whose taps in time sum to zero the two, [O, I, 2, ...], that give
+    the same on differences of frames."""
+    first, _, last = kernel.unbind(2)
+    return torch.stack([-first, last], dim=2)
+
+
 class ResidualBlock(nn.Module):
     """conv1, BN, ReLU; conv2, BN, ReLU; 1x1x1 conv, BN; plus a 1x1x1 shortcut with BN; ReLU."""
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from models.layers import ResidualBlock, TemporalProbe
+from models.layers import ResidualBlock, TemporalProbe, change_taps
 from models.prepared import Head, folded, pointwise_matrix, tiles
-from models.prepared_convolutions import temporal_convolution
+from models.prepared_convolutions import Convolution, temporal_convolution
 from models.tapes import Tape, Tapes, without_tiny
 
 
@@ -36,11 +36,9 @@ class SpatioTemporalBlock:
 
     def __init__(self, block: ResidualBlock, dtype: torch.dtype):
         kernel, bias = folded(block.conv1, block.bn1)
-        first, _, last = kernel.unbind(2)
-        taps = torch.stack([-first, last], dim=2)
-        self.difference = temporal_convolution(taps, bias, dtype, padding=0, dilation=(2, 1))
+        self.difference = Convolution(change_taps(kernel), bias, dtype, dilation=(2, 1, 1))
         kernel, bias = folded(block.conv2, block.bn2)
-        self.surround = temporal_convolution(kernel, bias, dtype, padding=1, dilation=(1, 2))
+        self.surround = temporal_convolution(kernel, bias, dtype, padding=1, dilation=2)
         matrix, bias = pointwise_matrix(block.conv3, block.bn3)
         shortcut, shortcut_bias = pointwise_matrix(*block.shortcut)
         self.mix, self.shortcut = (without_tiny(m).to(dtype) for m in (matrix, shortcut))

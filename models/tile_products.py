@@ -30,12 +30,13 @@ def longer(x: torch.Tensor, before: int, behind: int) -> torch.Tensor:
 
 
 class Taps:
-    """A convolution along time as matrix products. Weights are [O, k, C] for k `offsets` in frames.
+    """A convolution along time as matrix products. Weights are [O, k, C] for k `offsets` in frames,
+    as many before as behind.
 
-    All products have what follows. Arrays are those of a tile, used again for every other: features
-    z and their gradient dz [T, C, P], the result and its gradient dy as `size` says, here
-    [T, O, P]. z and dy have `ends` frames of zeros before and behind them. `channels` is the
-    dimension of the channels in a result.
+    All products have what follows. Features z [T, C, P] and the gradient dy of the result, as
+    `size` says, here [T, O, P], are arrays used again for every tile, with `ends` frames of zeros
+    before and behind them. The result and the gradient of z are written to whatever array is
+    passed. `channels` is the dimension of the channels in a result.
     """
 
     channels = 1
@@ -100,7 +101,7 @@ class Differences(Taps):
     """A convolution of three taps, `step` frames apart, that sum to zero: two products, not three,
     of the differences of frames so far apart, change[t] = z[t] - z[t - step] for t < T + step.
 
-    Its weight is the taps of those: less the first of the three, and the last.
+    Its weight is the taps of those: minus the first of the three, and the last.
     """
 
     def __init__(self, step: int):
@@ -119,6 +120,7 @@ class Differences(Taps):
     def back(self, weight: torch.Tensor, z: torch.Tensor, dy: torch.Tensor) -> Callable:
         T, step = len(z), self.ends
         d_change = z.new_empty(T + step, *z.shape[1:])
+        # dy from `step` frames earlier on: that mirrors the offsets, 0 and step.
         back = Taps(*self.offsets).back(weight, d_change, longer(dy, step, 0))
 
         def run(out: torch.Tensor, add: bool = False) -> None:

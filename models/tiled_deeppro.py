@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.deeppro import DeepPro
-from models.layers import ResidualBlock, TemporalProbe
+from models.layers import ResidualBlock, TemporalProbe, change_taps
 from models.prepared_upsampling import interpolation
 from models.tile_products import Differences, Pool, Profiles, Taps
 from models.tiles import Features, normalised
@@ -108,8 +108,7 @@ def _convolved(
 def _block(x: Features, block: ResidualBlock) -> Features:
     """Through TD(a, b), [n, T, a, P] to [n, T, b, P]."""
     conv, norm = block.shortcut
-    first, _, last = _kernel(block.conv1).unbind(1)
-    taps = torch.stack([-first, last], dim=1)
+    taps = change_taps(block.conv1.kernel()).flatten(2).transpose(1, 2)  # [O, 2, C]
     found, aside = x.times((Differences(2), taps), (POINT, _kernel(conv)))
     y = normalised(found, block.bn1, block.conv1.bias)
     y = _convolved(y, NEAR, [block.conv2, block.bn2], overwrite=True)

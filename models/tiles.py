@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from models.tile_products import padded, where_positive
+from models.tile_products import Taps, padded, where_positive
 
 
 class Inputs(NamedTuple):
@@ -188,7 +188,8 @@ class Backwards:
 
 class InputGradients:
     """Takes the gradients of features z, [T, C, P], back to the arrays, scales and shift that made
-    them. That of tile i is to be written to `places[i]` first.
+    them. That of tile i is to be written to `places[i]` before
+    `give(i)`.
 
     Args:
         place: an array to write the gradient of the arrays to, if it has their shape.
@@ -263,14 +264,16 @@ class Features:
     def times(
         self, *pairs: tuple, added: torch.Tensor | None = None, overwrite: bool = False
     ) -> list[Found]:
-        """What Multiply finds for each (product, weight); `added` goes to the result.
+        """What Multiply finds for each (product, weight); several products have to be taps.
 
         Args:
+            added: goes to the one result.
             overwrite: whether the gradient of the one result may be overwritten: only one layer
                 uses the result, and that layer takes no other array.
         """
-        assert len(pairs) == 1 or not overwrite
         products, weights = zip(*pairs, strict=True)
+        taps = all(isinstance(product, Taps) for product in products)
+        assert len(pairs) == 1 or (taps and added is None and not overwrite)
         shift = [] if self.shift is None else [self.shift]
         rest = [] if added is None else [added]
         groups = [self.arrays, self.scales, shift, weights, rest]
