@@ -85,8 +85,8 @@ def build_path(path: str, setting: Setting):
 
 def serve(connection: Connection, path: str, setting: Setting) -> None:
     """One path in a process of its own: answers `window`, `peak` and `error`."""
-    end_with_main()
     set_up_arithmetic(keep_memory=path != "plain")
+    end_with_main()
     try:
         infer = build_path(path, setting)
         torch.manual_seed(1)

@@ -66,7 +66,8 @@ def keep_freed_memory() -> None:
 
     Layers allocate hundreds of megabytes; by default every one is mapped, page-faulted in and
     unmapped anew, which costs more than the arithmetic. All threads share one heap: heaps of their
-    own would be handed back whatever the thresholds are. Elsewhere than on glibc nothing happens.
+    own would be handed back whatever the thresholds are. So this comes before other threads start.
+    Elsewhere than on glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
