@@ -27,6 +27,13 @@ def without_tiny(weight: torch.Tensor) -> torch.Tensor:
     return torch.where(weight.abs() < TINY, 0, weight)
 
 
+def longer(x: torch.Tensor, before: int, behind: int) -> torch.Tensor:
+    """A view of a padded array x, [T, C, P], and of so many frames before and behind it."""
+    T, C, P = x.size()
+    start = x.storage_offset() - before * C * P
+    return x.as_strided((before + T + behind, C, P), (C * P, P, 1), start)
+
+
 class Tape:
     """Operations on arrays of its own; fresh arrays for every tile would not be in the cache.
 
@@ -66,9 +73,7 @@ class Tape:
 
     def with_ends(self, x: torch.Tensor, ends: int) -> torch.Tensor:
         """The last array that was padded, x [T, C, P], and its ends: [T + 2 ends, C, P]."""
-        T, C, P = x.size()
-        start = x.storage_offset() - ends * C * P
-        return x.as_strided((T + 2 * ends, C, P), (C * P, P, 1), start)
+        return longer(x, ends, ends)
 
     def neighbours(self, x: torch.Tensor, count: int) -> torch.Tensor:
         """Every `count` consecutive frames as one matrix: [T + count - 1, C, P] to [T, count C, P].

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from models.tapes import longer
+
 # where_positive(x, where, 0, grad_input=out): x where `where` is positive, else 0, in one pass
 where_positive = torch.ops.aten.threshold_backward.grad_input
 
@@ -20,13 +22,6 @@ def padded(ends: int, like: torch.Tensor, T: int, *size: int) -> torch.Tensor:
     array = like.new_empty(T + 2 * ends, *size)
     array[:ends] = array[ends + T :] = 0
     return array[ends : ends + T]
-
-
-def longer(x: torch.Tensor, before: int, behind: int) -> torch.Tensor:
-    """A view of a padded array x, [T, C, P], and of so many frames before and behind it."""
-    T, C, P = x.size()
-    start = x.storage_offset() - before * C * P
-    return x.as_strided((before + T + behind, C, P), (C * P, P, 1), start)
 
 
 class Taps:

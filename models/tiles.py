@@ -188,8 +188,7 @@ class Backwards:
 
 class InputGradients:
     """Takes the gradients of features z, [T, C, P], back to the arrays, scales and shift that made
-    them. That of tile i is to be written to `places[i]` before
-    `give(i)`.
+    them. That of tile i is to be written to `places[i]` before `give(i)`.
 
     Args:
         place: an array to write the gradient of the arrays to, if it has their shape.

@@ -60,8 +60,6 @@ def test_differences(T, step):
 
 SEVERAL = [(Differences(2), Taps(0)), (Taps(0), Differences(1)), (Taps(-1, 0, 1), Taps(0))]
 ONE = [(Taps(-2, -1, 0, 1, 2),), (Differences(2),), (Profiles(),), (Pool(),)]
-
-
 CASES = [(products, arrays, False) for products in (*ONE, *SEVERAL) for arrays in (0, 1, 2)]
 CASES += [(products, arrays, True) for products in ONE for arrays in (0, 1)]
 
