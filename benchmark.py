@@ -28,9 +28,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import load_network
-from models import PRECISIONS, Detector, build_network, network_names, prepare
+from models import (
+    PRECISIONS,
+    Detector,
+    build_network,
+    compiler_works,
+    network_names,
+    prepare,
+)
 from models.windows import overlap
-from utils.devices import choose_device, compiler_works, set_up_arithmetic
+from utils.devices import choose_device, set_up_arithmetic
 from utils.errors import InputError, explain, run_command
 from utils.files import writable_folder, write_json
 from utils.logs import progress
@@ -251,7 +258,7 @@ def build_parser() -> Parser:
     group.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="arithmetic")
     group.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False,
-        help="let torch.compile make functions of what is done to a tile",
+        help="compile what is done to a tile: in C++ on a CPU, with torch.compile on a GPU",
     )  # fmt: skip
     group = parser.add_argument_group("measurement")
     size = {"type": number_above(3, int), "default": 256}
@@ -308,9 +315,10 @@ def main() -> None:
             raise InputError("--weights says the model: leave out --model")
         loaded = load_network(find_run(".", options.weights), seqlen=options.seqlen)
         model, seqlen = loaded.model, loaded.network.seqlen
+    compiled = options.compile and compiler_works(device, PRECISIONS[options.precision])
     setting = Setting(
         model, options.weights, seqlen, options.height, options.width, device,
-        options.precision, options.compile and compiler_works(device),
+        options.precision, compiled,
     )  # fmt: skip
     if options.stream:
         record = measure_stream(setting, options.stream)

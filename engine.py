@@ -27,12 +27,14 @@ from datasets import (
 from metrics import Counts, ShootingRule, report
 from models import (
     CLASSICAL,
+    PRECISIONS,
     Detector,
     build_network,
+    compiler_works,
     window_length,
 )
 from utils.checkpoints import load_checkpoint, load_weights
-from utils.devices import choose_device, compiler_works
+from utils.devices import choose_device
 from utils.distributed import gather, is_main, processes, rank
 from utils.errors import InputError
 from utils.files import writable_folder
@@ -126,7 +128,7 @@ def load_detector(
     device = choose_device(options.device, options.gpu)
     return Detector(
         loaded.network, *normalisation[:2], device, options.precision, options.register,
-        compiled=options.compile and compiler_works(device),
+        compiled=options.compile and compiler_works(device, PRECISIONS[options.precision]),
     )  # fmt: skip
 
 

@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import torch
 
-from datasets.caching import MODES, SUFFIX, cache_sequences, default_folder, one_builder
+from datasets.caching import MODES, SUFFIX, cache_sequences, one_builder
 from datasets.clips import ClipDataset, ClipSampler, load_batches
 from datasets.entries import HEADER, read_header
 from datasets.layouts import find_layout, layout_names
 from datasets.sequences import open_split
 from utils.devices import set_up_arithmetic
 from utils.errors import InputError, run_command
+from utils.files import cache_folder
 from utils.logs import progress
 from utils.options import (
     Parser,
@@ -169,7 +170,7 @@ def main() -> None:
         torch.set_num_threads(1)
         print(measure(options))
         return
-    place = options.cache_dir or default_folder()
+    place = options.cache_dir or cache_folder()
     print(clear(place, options.unused) if options.clear else show(place))
 
 

@@ -27,7 +27,7 @@ from datasets.entries import HEADER, CachedSequence, map_file, write_entry
 from datasets.sequences import Sequence
 from utils.distributed import gather, on_this_machine
 from utils.errors import InputError
-from utils.files import written_whole
+from utils.files import cache_folder, written_whole
 from utils.logs import progress
 from utils.processes import in_processes
 
@@ -43,15 +43,6 @@ class Job(NamedTuple):
     sequence: Sequence
     path: Path
     key: str
-
-
-def default_folder() -> Path:
-    """$XDG_CACHE_HOME/deeppro, or else ~/.cache/deeppro. OSError where nobody knows the home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "deeppro"
-    except RuntimeError:
-        raise OSError(0, "no home folder") from None
 
 
 def identify(sequence: Sequence, place: Path) -> Job:
@@ -88,7 +79,7 @@ def cache_sequences(
     if mode == "ram":
         return _in_memory(sequences), []
     try:
-        place = default_folder() if place is None else place
+        place = cache_folder() if place is None else place
         return _on_disk(sequences, place), []
     except OSError as error:
         where = "--cache disk" if place is None else place

@@ -12,6 +12,7 @@ from models import (  # noqa: F401
 from models.attribution import BASELINES, Explainer
 from models.attribution_targets import Target, find_targets, target_at
 from models.classical import CLASSICAL
+from models.compiled import compiler_works
 from models.detections import Detection, find_detections
 from models.detector import Detector
 from models.layers import window_length
@@ -38,6 +39,7 @@ __all__ = [
     "Tracker",
     "Window",
     "build_network",
+    "compiler_works",
     "find_detections",
     "find_targets",
     "in_tiles",

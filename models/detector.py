@@ -30,7 +30,7 @@ class Detector:
         precision: one of PRECISIONS; less than fp32 changes scores, and counts with them.
         register: one of REGISTRATIONS; how the frames of a window are brought onto its middle one
             before the network sees them. Maps are always in their frame's own coordinates.
-        compiled: whether torch.compile makes functions of the network.
+        compiled: whether a compiler is made use of (see `models.compiled`).
     """
 
     def __init__(

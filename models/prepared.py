@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from models.layers import TemporalProbe
+from models.products import on_products
 from models.tapes import Tape
 from utils.devices import on_all_cores
 
@@ -60,7 +61,7 @@ def prepare(
         tile: side of the square tiles in pixels, of the frame or, for branches at half and quarter
             size, of half size; by default what suits the device.
         dtype: of weights, features, frames and logits; the folding is done in float64 before.
-        compiled: whether torch.compile makes a function of what is done to a tile.
+        compiled: whether a compiler is made use of (see `models.compiled`).
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     form = _PREPARED.get(type(network), Plain)
@@ -72,7 +73,8 @@ class Plain:
 
     def __init__(self, network: nn.Module, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.network = network.to(dtype)
-        if compiled:
+        device = next(network.parameters(), torch.empty(0)).device
+        if compiled and not on_products(dtype, device, compiled):
             self.network.compile()
 
     @torch.inference_mode()
@@ -136,13 +138,11 @@ class Head:
         """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt."""
         T, C, P = x.size()
         y, spare = tape.scratch("a", C, T, P), x.view(-1)
-        tape.do(torch.bmm, tape.cast(self.maps), x.transpose(0, 1), out=y)
-        tape.rectify(y, self.floor)
+        tape.multiply(y, (self.maps, x.transpose(0, 1)), floor=self.floor)
         for matrix, floor in self.layers:
             x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)
             spare = x.view(-1)
-            tape.do(torch.mm, tape.cast(matrix), x.flatten(1), out=y.flatten(1))
-            tape.rectify(y, floor)
+            tape.mix(y, matrix, x, floor)
         return y
 
 

@@ -9,35 +9,34 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.compiled_output import make_output
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, check_frames
 from models.prepared import Head, folded, for_each, pointwise_matrix, prepares
-from models.prepared_upsampling import Output, Upsampling, spans
-from models.tapes import Tape, Tapes
-
-
-def multiply(tape: Tape, matrix: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
-    """Record: matrix [O, K] times every frame of [T, K, P], to [T, O, P]."""
-    tape.do(torch.bmm, tape.cast(matrix).expand(len(x), -1, -1), x, out=out)
+from models.prepared_upsampling import Upsampling, spans
+from models.products import on_products
+from models.tape_pool import Tapes
+from models.tapes import Tape
 
 
 class FirstConvolution:
-    """conv_in on a tile, but for its ReLU: rectified to `floor` it lacks `offset` [8]."""
+    """conv_in on a tile: rectified to `floor` it lacks `offset` [8]."""
 
     def __init__(self, conv: nn.Conv3d, norm: nn.BatchNorm3d):
         kernel, self.offset = folded(conv, norm)
         self.matrix, self.floor = kernel.flatten(1), -self.offset[:, None]
 
-    def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
-        """The array [T, 8, P] that will hold the result for x [T + 4, 1, P]; `ends`: padded."""
-        size = len(x) - 4, len(self.floor), x.shape[2]
-        y = tape.padded(2, *size, self.floor) if ends else tape.scratch("a", *size)
-        multiply(tape, self.matrix, tape.neighbours(x, 5), y)
+    def record(self, tape: Tape, x: torch.Tensor, pooled: bool) -> torch.Tensor:
+        """The array [T, 8, P] that will hold the result for x [T, 5, P], frames with neighbours:
+        padded and rectified, or neither if it is `pooled` next."""
+        size = len(x), len(self.floor), x.shape[2]
+        y = tape.scratch("a", *size) if pooled else tape.padded(2, *size, self.floor)
+        tape.multiply(y, (self.matrix, x), floor=None if pooled else self.floor)
         return y
 
 
 class TemporalBlock:
-    """TD(a, b) on a tile, but for the ReLU at its end: rectified to `floor` it lacks `offset` [O].
+    """TD(a, b) on a tile: rectified to `floor` it lacks `offset` [O].
 
     Args:
         offset: what its input lacks, [I] float64.
@@ -57,31 +56,31 @@ class TemporalBlock:
         self.offset = (own + more)[:, 0] + self.mix @ bias + self.shortcut @ offset
         self.floor = -self.offset[:, None]
 
-    def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
-        """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded."""
+    def record(self, tape: Tape, x: torch.Tensor, ends: bool, pooled: bool) -> torch.Tensor:
+        """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded;
+        rectified unless it is `pooled` next."""
         T, O, P = len(x) - 4, len(self.floor), x.shape[2]  # noqa: E741
         change = tape.scratch("a", T + 2, x.shape[1], P)
-        tape.do(torch.sub, x[2:], x[:-2], out=change)
+        tape.subtract(change, x[2:], x[:-2])
         y = tape.padded(1, T, O, P, self.difference_floor)
-        multiply(tape, self.difference, tape.neighbours(change, 3), y)
-        tape.rectify(y, self.difference_floor)
+        changes = tape.neighbours(change, 3)
+        tape.multiply(y, (self.difference, changes), floor=self.difference_floor)
         z = tape.scratch("a", T, O, P)
-        multiply(tape, self.smooth, tape.neighbours(tape.with_ends(y, 1), 3), z)
-        tape.rectify(z, self.smooth_floor)
+        frames = tape.neighbours(tape.with_ends(y, 1), 3)
+        tape.multiply(z, (self.smooth, frames), floor=self.smooth_floor)
         y = tape.padded(2, T, O, P, self.floor) if ends else y
-        multiply(tape, self.mix, z, y)
-        shortcut = tape.cast(self.shortcut).expand(T, -1, -1)
-        tape.do(torch.baddbmm, y, shortcut, x[2:-2], out=y)
+        floor = None if pooled else self.floor
+        tape.multiply(y, (self.mix, z), (self.shortcut, x[2:-2]), floor=floor)
         return y
 
 
 def record_pooling(tape: Tape, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
     """The array [T, C, P], padded with `floor`, that will hold MaxPool (1, 2, 2) of x [T, C, 4 P],
-    where the pixels of a cell lie P apart; spoils x."""
+    where the pixels of a cell lie P apart, rectified to it; spoils x."""
     out = tape.padded(2, *x.shape[:2], x.shape[2] // 4, floor)
     x, other = x.chunk(2, dim=2)
-    tape.do(torch.maximum, x, other, out=x)
-    tape.do(torch.maximum, *x.chunk(2, dim=2), out=out)
+    tape.larger(x, x, other)
+    tape.larger(out, *x.chunk(2, dim=2), floor)
     return out
 
 
@@ -110,19 +109,20 @@ class Branch:
         self.head = Head(getattr(network, f"TPro{number}"), last, offset=offset)
         self.mix, self.offset = mix, mix @ self.head.offset
 
-    def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
-        """The array [8, T, P'] that will hold the result for x [T + 4, 8, P], padded."""
+    def record(self, tape: Tape, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """An array [8, T, P'], `out` if it is given, that will hold the result for x [T + 4, 8, P],
+        which is padded."""
         for stage, pooled in zip(self.stages, self.pooled, strict=True):
             last = stage is self.stages[-1]
-            y = stage.record(tape, x, ends=not (pooled or last))
+            y = stage.record(tape, x, ends=not (pooled or last), pooled=pooled)
             if pooled:
                 y = record_pooling(tape, y, stage.floor)
-            tape.rectify(y, stage.floor)
             x = y if last else tape.with_ends(y, 2)
         T, _, P = x.size()
         y = self.head.record(tape, x)
-        out = tape.scratch(f"result {self.number}", len(self.mix), T, P)
-        tape.do(torch.mm, tape.cast(self.mix), y.flatten(1), out=out.flatten(1))
+        if out is None:
+            out = tape.scratch(f"result {self.number}", len(self.mix), T, P)
+        tape.mix(out, self.mix, y)
         return out
 
 
@@ -157,12 +157,18 @@ class Trunk:
         tape.scratch("a", T, len(self.branches[0].head.maps), P // 4 if pooled else P)
         x = tape.padded(2, T, 1, P, self.first.floor.new_zeros(1, 1))
         tape.begin(x[:, 0])
-        x = self.first.record(tape, tape.with_ends(x, 2), ends=not pooled)
+        frames = tape.neighbours(tape.with_ends(x, 2), 5)
         if pooled:
-            x = record_pooling(tape, x, self.first.floor)
-        tape.rectify(x, self.first.floor)
-        x = tape.with_ends(x, 2)
-        tape.result = [branch.record(tape, x) for branch in self.branches]
+            x = record_pooling(tape, self.first.record(tape, frames, pooled), self.first.floor)
+            x = tape.with_ends(x, 2)
+            tape.result = [branch.record(tape, x) for branch in self.branches]
+            return
+        (branch,) = self.branches
+        out = tape.scratch("result", len(branch.mix), T, P)
+        for piece in tape.pieces(P):
+            x = self.first.record(tape, frames[..., piece], pooled)
+            branch.record(tape, tape.with_ends(x, 2), out[..., piece])
+        tape.result = [out]
 
     def maps(self, frames: torch.Tensor, shape: tuple[int, int]) -> list[torch.Tensor]:
         """Where shrink is 4: frames [T, H, W] to what branches 2 and 3 give, [H // 2, 8, T, W // 2]
@@ -184,17 +190,21 @@ class Trunk:
                     tape.run()
                     for m, s, result in zip(out, (2, 1), tape.result, strict=True):
                         part = m[s * rows[0] : s * rows[1], ..., s * columns[0] : s * columns[1]]
-                        y = cells_together(result, s, h, w)
-                        part.copy_(y[: part.shape[0], ..., : part.shape[3]])
+                        cells_together(part, result, s, h, w)
 
         for_each(fill, down, frames.device)
         return out
 
 
-def cells_together(x: torch.Tensor, side: int, h: int, w: int) -> torch.Tensor:
-    """[C, T, side**2 h w], the pixels of a cell h w apart, to [h side, C, T, w side]."""
+def cells_together(out: torch.Tensor, x: torch.Tensor, side: int, h: int, w: int) -> None:
+    """Copy x [C, T, side**2 h w], the pixels of a cell h w apart, to out [h side, C, T, w side], or
+    what of it there is."""
     x = x.view(*x.shape[:2], side, side, h, w).permute(4, 2, 0, 1, 5, 3)
-    return x.reshape(h * side, *x.shape[2:4], w * side)
+    if out.shape[0] == h * side and out.shape[3] == w * side:
+        out.unflatten(3, (w, side)).unflatten(0, (h, side)).copy_(x)
+    else:
+        x = x.reshape(h * side, *x.shape[2:4], w * side)
+        out.copy_(x[: out.shape[0], ..., : out.shape[3]])
 
 
 def cells_apart(out: torch.Tensor, tile: torch.Tensor, h: int, w: int) -> None:
@@ -217,9 +227,9 @@ class PreparedDeepPro:
         self.small = Trunk(network, {2: half, 3: quarter}, 4, dtype, compiled)
         branches = *self.full.branches, *self.small.branches
         offset = offset + sum(branch.offset for branch in branches)  # [8, T]
-        self.output = Output(network.final, offset, dtype)
-        on_cpu = self.output.bias.is_cpu
-        self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)
+        self.output = make_output(network.final, offset, dtype, compiled)
+        rows = 64 if not offset.is_cpu else 6 if on_products(dtype, offset.device, compiled) else 4
+        self.tile = (tile, tile) if tile else (rows, 64)
         self.upsampling = None  # it and the tapes are for frames of one size
 
     @torch.inference_mode()
@@ -228,7 +238,7 @@ class PreparedDeepPro:
         if self.upsampling is None or self.upsampling.size != frames.shape[1:]:
             self._prepare_for(*frames.shape[1:])
         small = self.small.maps(frames, tuple(max(1, side // 2) for side in self.tile))
-        out = torch.empty_like(frames)
+        out = frames.new_empty(frames.shape)
 
         def fill(band: tuple[int, int]) -> None:
             rows = self.upsampling.rows(small, band)
@@ -244,9 +254,7 @@ class PreparedDeepPro:
         with self.full.tapes.borrow(out[0].numel()) as tape:
             tape.source.view(out.shape).copy_(frames)
             tape.run()
-            (sum_of_branches,) = tape.result
-            self.upsampling.add(sum_of_branches, rows, columns)
-            self.output(sum_of_branches, out)
+            self.output(*tape.result, self.upsampling, rows, columns, out)
 
     def _prepare_for(self, H: int, W: int) -> None:
         self.upsampling = Upsampling((H, W), (2, 4), self.tile, self.output.bias)

@@ -37,7 +37,7 @@ class PreparedDeepProPlus:
         if self.size != (H, W):
             self.end.tapes.clear()
             self.size = (H, W)
-        out = torch.empty_like(frames)
+        out = frames.new_empty(frames.shape)
 
         def fill(tile: tuple) -> None:
             (top, bottom), (left, right) = tile

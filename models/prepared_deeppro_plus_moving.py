@@ -7,12 +7,13 @@ from itertools import product
 import torch
 from torch.nn import functional as F
 
+from models.compiled_output import make_output
 from models.deeppro_plus_moving import DeepProPlusMoving
 from models.layers import check_frames
 from models.prepared import folded, for_each, pointwise_matrix, prepares, tiles
 from models.prepared_convolutions import Convolution, paired
 from models.prepared_space import ProbedBlock, SpatioTemporalBlock, outside
-from models.prepared_upsampling import Output, Upsampling
+from models.prepared_upsampling import Upsampling
 
 HALO = 9  # at half size: 3 for each of the two blocks, or 3 + 2 * 3 by way of the quarter size
 REACH = 2 * HALO + 3  # at full size, with that of the first convolution
@@ -44,7 +45,7 @@ class PreparedDeepProPlusMoving:
         # The sum of the levels begins with it: a last convolution of large weights would show the
         # rounding of what is taken off and put back again.
         self.start = offset[..., None].to(dtype)
-        self.output = Output(network.conv_out2, torch.zeros_like(offset), dtype)
+        self.output = make_output(network.conv_out2, torch.zeros_like(offset), dtype, compiled)
         on_cpu = self.output.bias.is_cpu
         self.half_tile = (tile, tile) if tile else (64, 128) if on_cpu else (128, 128)
         self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)  # of the output
@@ -59,15 +60,14 @@ class PreparedDeepProPlusMoving:
             for level in self.levels:
                 level.tapes.clear()
         maps = self._levels(frames)
-        out = torch.empty_like(frames)
+        out = frames.new_empty(frames.shape)
 
         def fill(band: tuple[int, int]) -> None:
             rows = self.upsampling.rows(maps, band)
             for columns in self.upsampling.columns:
                 part = out[:, slice(*band), slice(*columns)]  # [T, h, w]
                 x = self.start.repeat(1, 1, part[0].numel())  # [8, T, h w]
-                self.upsampling.add(x, rows, columns)
-                self.output(x, part)
+                self.output(x, self.upsampling, rows, columns, part)
 
         for_each(fill, self.upsampling.bands, frames.device)
         return out

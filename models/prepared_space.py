@@ -12,7 +12,8 @@ from torch import nn
 from models.layers import ResidualBlock, TemporalProbe, change_taps
 from models.prepared import Head, folded, pointwise_matrix, tiles
 from models.prepared_convolutions import Convolution, temporal_convolution
-from models.tapes import Tape, Tapes, without_tiny
+from models.tape_pool import Tapes
+from models.tapes import Tape, without_tiny
 
 
 def outside(h: int, w: int, room: tuple[int, int, int, int]) -> Callable[[torch.Tensor], None]:
@@ -113,7 +114,7 @@ class ProbedBlock:
         """From `source`, features [T, C, P] before their ReLU, to `result` [O, T, P]."""
         z = tape.scratch("c", self.seqlen, len(self.floor), pixels)
         tape.begin(z)
-        tape.rectify(z, self.floor)
-        y = self.head.record(tape, z)
         tape.result = tape.scratch("d", len(self.last), self.seqlen, pixels)
-        tape.do(torch.mm, tape.cast(self.last), y.flatten(1), out=tape.result.flatten(1))
+        for piece in tape.pieces(pixels):
+            y = self.head.record(tape, tape.rectified(z[..., piece], self.floor))
+            tape.mix(tape.result[..., piece], self.last, y)

@@ -65,7 +65,7 @@ class Upsampling:
                 found[span] = [(needed, matrix.to(like)) for needed, matrix in each]
             return found
 
-        self.size = torch.Size(size)
+        self.size, self.shrinks = torch.Size(size), tuple(shrinks)
         self.bands = matrices(size[0], tile[0])
         start, stop = next(iter(self.bands))  # all have the same height
         self.columns = {
@@ -101,7 +101,16 @@ class Output:
         self.floor, self.matrix = -offset[..., None].to(dtype), matrix.to(dtype)
         self.bias = (bias + matrix @ offset).to(dtype).view(-1, 1, 1)
 
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """x [C, T, h w], which is spoilt, to logits out [T, h, w]."""
+    def __call__(
+        self,
+        x: torch.Tensor,
+        upsampling: Upsampling,
+        rows: list[torch.Tensor],
+        columns: tuple[int, int],
+        out: torch.Tensor,
+    ) -> None:
+        """x [C, T, h w], which is spoilt, and what smaller branches add to it at a tile (see
+        Upsampling.add), to logits out [T, h, w]."""
+        upsampling.add(x, rows, columns)
         torch.maximum(x, self.floor, out=x)
         torch.add((self.matrix @ x.flatten(1)).view(out.shape), self.bias, out=out)

@@ -1,17 +1,10 @@
-"""Tapes: what a prepared form does to a tile of pixels, recorded once and run for every tile.
-
-`--compile` makes one function of a tape with torch.compile, which keeps what it has compiled in a
-folder of its own (TORCHINDUCTOR_CACHE_DIR).
-"""
+"""Tapes: what a prepared form does to a tile of pixels, recorded once and run for every tile."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from threading import Lock
 
 import torch
 
@@ -19,7 +12,8 @@ import torch
 # which a CPU takes ten times as long.
 TINY = 1e-18
 
-Result = torch.Tensor | list[torch.Tensor]
+Factors = tuple[torch.Tensor, torch.Tensor]  # matrix [O, K] or [B, O, K], and x [B, K, P]
+Floor = torch.Tensor | None
 
 
 def without_tiny(weight: torch.Tensor) -> torch.Tensor:
@@ -57,8 +51,50 @@ class Tape:
     def do(self, operation: Callable, *arguments, out: torch.Tensor) -> None:
         self.steps.append(partial(operation, *arguments, out=out))
 
+    def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
+        """The sum of the products of all factors to out [B, O, P], rectified to floor [O, 1] or
+        [B, O, 1]."""
+        add = False
+        for matrix, x in factors:
+            matrix = self.cast(matrix).expand(len(x), -1, -1)
+            if add:
+                self.do(torch.baddbmm, out, matrix, x, out=out)
+            else:
+                self.do(torch.bmm, matrix, x, out=out)
+            add = True
+        if floor is not None:
+            self.rectify(out, floor)
+
+    def mix(
+        self, out: torch.Tensor, matrix: torch.Tensor, x: torch.Tensor, floor: Floor = None
+    ) -> None:
+        """Matrix [O, C] times x [C, T, P] to out [O, T, P], rectified to floor [O, T, 1]."""
+        self.do(torch.mm, self.cast(matrix), x.flatten(1), out=out.flatten(1))
+        if floor is not None:
+            self.rectify(out, floor)
+
+    def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.do(torch.sub, x, y, out=out)
+
+    def larger(
+        self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor, floor: Floor = None
+    ) -> None:
+        """The larger one of x and y, rectified to a floor."""
+        self.do(torch.maximum, x, y, out=out)
+        if floor is not None:
+            self.rectify(out, floor)
+
+    def pieces(self, pixels: int) -> Iterator[slice]:
+        """Of the pixels of a tile, those to be recorded together."""
+        yield slice(0, pixels)
+
     def rectify(self, x: torch.Tensor, floor: torch.Tensor) -> None:
         self.do(torch.maximum, x, self.cast(floor), out=x)
+
+    def rectified(self, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+        """x [T, C, P], of a piece of a tile, rectified: in its place or in an array of its own."""
+        self.rectify(x, floor)
+        return x
 
     def scratch(self, slot: str, *size: int) -> torch.Tensor:
         """An array that lives until the slot is next asked for."""
@@ -86,102 +122,3 @@ class Tape:
     def run(self) -> None:
         for step in self.steps:
             step()
-
-
-class Traced(Tape):
-    """Does at once what would be recorded, in arrays of their own: torch.compile can follow that.
-
-    Args:
-        tape: recorded before in the same way; its weights are taken.
-        source: what a tile brings.
-    """
-
-    def __init__(self, tape: Tape, source: torch.Tensor):
-        self.like, self.brought = tape.like, source
-        self.weights = iter(tape.weights)
-
-    def begin(self, place: torch.Tensor) -> None:
-        place.copy_(self.brought)
-
-    def cast(self, weight: torch.Tensor) -> torch.Tensor:
-        return next(self.weights)
-
-    def do(self, operation: Callable, *arguments, out: torch.Tensor) -> None:
-        out.copy_(operation(*arguments))
-
-    def scratch(self, slot: str, *size: int) -> torch.Tensor:
-        return self.like.new_empty(size)
-
-    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
-        self.end = self.cast(floor).expand(ends, C, P)
-        return self.like.new_empty(T, C, P)
-
-    def with_ends(self, x: torch.Tensor, ends: int) -> torch.Tensor:
-        return torch.cat([self.end, x, self.end])
-
-    def neighbours(self, x: torch.Tensor, count: int) -> torch.Tensor:
-        T = len(x) - count + 1
-        return torch.cat([x[i : i + T] for i in range(count)], dim=1)
-
-
-class Compiled:
-    """A function in place of a tape's operations."""
-
-    def __init__(self, function: Callable[[torch.Tensor], Result], tape: Tape):
-        self.function, self.source = function, torch.empty_like(tape.source)
-
-    def run(self) -> None:
-        self.result = self.function(self.source)
-
-
-class Tapes:
-    """A tape for every size of tile and every thread at work, for frames of one size.
-
-    Args:
-        record: record(tape, pixels) records on a tape what is done to so many pixels.
-        compiled: whether torch.compile makes one function of it.
-    """
-
-    def __init__(
-        self,
-        record: Callable[[Tape, int], None],
-        dtype: torch.dtype,
-        device: torch.device,
-        compiled: bool,
-    ):
-        self.record, self.kind, self.compiled = record, (dtype, device), compiled
-        self.functions: dict[int, Callable] = {}
-        self.compiling = Lock()
-        self.clear()
-
-    def clear(self) -> None:
-        """Let go of the arrays: frames of another size come next."""
-        self.idle: dict[int, list[Tape | Compiled]] = defaultdict(list)
-
-    @contextmanager
-    def borrow(self, pixels: int) -> Iterator[Tape | Compiled]:
-        """A tape for tiles of so many pixels, made where none is idle."""
-        try:
-            tape = self.idle[pixels].pop()
-        except IndexError:
-            tape = Tape(*self.kind)
-            self.record(tape, pixels)
-            if self.compiled:
-                tape = Compiled(self._function(tape, pixels), tape)
-        yield tape
-        self.idle[pixels].append(tape)
-
-    def _function(self, tape: Tape, pixels: int) -> Callable:
-        """What a tape of this size does, as one function; compiled when it is first called."""
-
-        def function(source: torch.Tensor) -> Result:
-            traced = Traced(tape, source)
-            self.record(traced, pixels)
-            return traced.result
-
-        with self.compiling:
-            if pixels not in self.functions:
-                compiled = torch.compile(function, dynamic=False, fullgraph=True)
-                compiled(torch.zeros_like(tape.source))
-                self.functions[pixels] = compiled
-        return self.functions[pixels]

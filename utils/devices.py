@@ -3,7 +3,6 @@
 import ctypes
 import os
 import random
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -77,17 +76,6 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 2**31 - 1)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(arena_max, 1)
-
-
-def compiler_works(device: torch.device) -> bool:
-    """Whether torch.compile works here; where it does not, a line on stderr says why."""
-    try:
-        torch.compile(torch.cos, dynamic=False)(torch.ones(8, device=device))
-    except Exception as error:  # of a dozen types, by what is missing
-        reason = str(error).strip().splitlines()[0]
-        print(f"warning: --compile: goes on without, no compiler works: {reason}", file=sys.stderr)
-        return False
-    return True
 
 
 def on_all_cores(work: Callable, jobs: Iterable, device: torch.device) -> list:

@@ -11,6 +11,15 @@ from pathlib import Path
 from utils.errors import InputError
 
 
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/deeppro, or else ~/.cache/deeppro. OSError where nobody knows the home."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "deeppro"
+    except RuntimeError:
+        raise OSError(0, "no home folder") from None
+
+
 @contextmanager
 def written_whole(path: str | Path):
     """A temporary file beside `path` to write to; it takes the name on a clean exit.

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from datasets import caching
-from datasets.caching import FORMAT, cache_sequences, default_folder, identify
+from datasets.caching import FORMAT, cache_sequences, identify
 from datasets.entries import HEADER, write_entry
 from tests.conftest import write_image
 from tests.datasets.cached import check_same, files, on_disk, opened
 from utils.errors import InputError
+from utils.files import cache_folder
 
 processes = multiprocessing.get_context("fork")
 
@@ -269,10 +270,10 @@ def test_the_estimate_is_near_the_size_on_disk(data, place):
 
 def test_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "deeppro"
+    assert cache_folder() == tmp_path / "deeppro"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/someone")
-    assert str(default_folder()) == "/home/someone/.cache/deeppro"
+    assert str(cache_folder()) == "/home/someone/.cache/deeppro"
 
 
 def test_opening_an_entry_says_that_it_is_used(data, place):

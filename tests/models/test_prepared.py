@@ -9,12 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models import build_network, network_names
+from models import build_network, compiled_output, network_names, prepared_deeppro, tape_pool
 from models.prepared import Plain, Tape, for_each, prepare, tiles
 from models.prepared_convolutions import Convolution
 from models.prepared_upsampling import interpolation, spans
+from tests.compiler import needs_compiler
 from tests.golden import needs_shared
 from tests.models.test_networks import GOLDENS, load_released, run_of
+
+forms = pytest.mark.parametrize(
+    "compiled",
+    [pytest.param(False, id="torch"), pytest.param(True, id="compiled", marks=needs_compiler)],
+)
 
 SMALLEST = {"DeepPro": 4, "DeepPro-Plus-Moving": 4}  # height and width; 1 for the others
 
@@ -42,10 +48,11 @@ def trained(name: str, seqlen: int) -> nn.Module:
 
 
 @torch.no_grad()
-def check(network: nn.Module, frames: torch.Tensor, tile: int | None) -> None:
+def check(network: nn.Module, frames: torch.Tensor, tile: int | None, compiled: bool) -> None:
     """Of probability within 1e-4 or twice the plain module's error; logits not much worse."""
     exact = copy.deepcopy(network).double()(frames.double()[None, None])[0]
-    plain, logits = network(frames[None, None])[0], prepare(network, tile)(frames)
+    plain = network(frames[None, None])[0]
+    logits = prepare(network, tile, compiled=compiled)(frames)
     assert logits.shape == frames.shape
     assert logits.dtype == frames.dtype
     for change, factor in ((torch.sigmoid, 2), (lambda x: x, 5)):
@@ -55,37 +62,44 @@ def check(network: nn.Module, frames: torch.Tensor, tile: int | None) -> None:
 
 @pytest.mark.parametrize("name", network_names())
 class TestEveryNetwork:
+    @forms
     @pytest.mark.parametrize("seqlen", [4, 8, 40])
     @pytest.mark.parametrize("size", [(4, 4), (12, 20), (13, 17)])
-    def test_same_maps(self, name, seqlen, size):
-        check(trained(name, seqlen), torch.randn(seqlen, *size), tile=6)
+    def test_same_maps(self, name, seqlen, size, compiled):
+        check(trained(name, seqlen), torch.randn(seqlen, *size), tile=6, compiled=compiled)
 
+    @forms
     @pytest.mark.parametrize("seqlen", [1, 2, 3, 5])
-    def test_same_maps_in_odd_windows(self, name, seqlen):
-        check(trained(name, seqlen), torch.randn(seqlen, 9, 10), tile=4)
+    def test_same_maps_in_odd_windows(self, name, seqlen, compiled):
+        check(trained(name, seqlen), torch.randn(seqlen, 9, 10), tile=4, compiled=compiled)
 
+    @forms
     @pytest.mark.parametrize("tile", [None, 1, 3, 8, 100])
-    def test_the_tile_does_not_matter(self, name, tile):
-        check(trained(name, 4), torch.randn(4, 11, 14), tile)
+    def test_the_tile_does_not_matter(self, name, tile, compiled):
+        check(trained(name, 4), torch.randn(4, 11, 14), tile, compiled=compiled)
 
+    @forms
     @settings(max_examples=15)
     @given(data=st.data())
-    def test_any_size(self, name, data):
+    def test_any_size(self, name, data, compiled):
         torch.manual_seed(0)
         sides = st.integers(SMALLEST.get(name, 1), 30)
         H, W, tile = data.draw(sides), data.draw(sides), data.draw(st.integers(2, 16))
-        check(trained(name, 4), torch.randn(4, H, W), tile)
+        check(trained(name, 4), torch.randn(4, H, W), tile, compiled=compiled)
 
-    def test_larger_than_its_own_tiles(self, name):
-        check(trained(name, 4), torch.randn(4, 37, 71), tile=None)
+    @forms
+    def test_larger_than_its_own_tiles(self, name, compiled):
+        check(trained(name, 4), torch.randn(4, 37, 71), tile=None, compiled=compiled)
 
-    def test_still_frames_far_from_the_mean(self, name):
+    @forms
+    def test_still_frames_far_from_the_mean(self, name, compiled):
         """A constant offset shows every border that is not padded with zeros."""
-        check(trained(name, 4), torch.full((4, 21, 23), 50.0), tile=8)
+        check(trained(name, 4), torch.full((4, 21, 23), 50.0), tile=8, compiled=compiled)
 
+    @forms
     @pytest.mark.parametrize("size", [(8, 9), (9, 10), (10, 11), (11, 8)])
-    def test_rows_and_columns_that_max_pooling_drops(self, name, size):
-        check(trained(name, 4), torch.full((4, *size), 50.0), tile=4)
+    def test_rows_and_columns_that_max_pooling_drops(self, name, size, compiled):
+        check(trained(name, 4), torch.full((4, *size), 50.0), tile=4, compiled=compiled)
 
     def test_it_has_a_form_of_its_own(self, name):
         assert not isinstance(prepare(build_network(name, seqlen=4)), Plain)
@@ -106,8 +120,10 @@ class TestEveryNetwork:
         assert network.training
         assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
 
-    def test_frames_need_not_be_contiguous(self, name):
-        network, frames = prepare(trained(name, 4), tile=6), torch.randn(4, 9, 14)
+    @forms
+    def test_frames_need_not_be_contiguous(self, name, compiled):
+        network, frames = trained(name, 4), torch.randn(4, 9, 14)
+        network = prepare(network, tile=6, compiled=compiled)
         turned = frames.transpose(1, 2).contiguous().transpose(1, 2)
         assert torch.equal(network(turned), network(frames))
 
@@ -117,12 +133,13 @@ class TestEveryNetwork:
             prepare(build_network(name, seqlen=4))(torch.randn(shape))
 
 
+@forms
 @pytest.mark.parametrize("name", network_names())
-def test_decayed_weights_change_nothing(name):
+def test_decayed_weights_change_nothing(name, compiled):
     network = trained(name, 4)
     for parameter in network.parameters():
         parameter.data.view(-1)[::3] *= 1e-30
-    check(network, torch.randn(4, 12, 12), tile=6)
+    check(network, torch.randn(4, 12, 12), tile=6, compiled=compiled)
 
 
 def test_decayed_weights_leave_no_denormal_numbers():
@@ -182,43 +199,50 @@ def test_threads_raise_what_a_job_raised_and_leave_torch_as_it_was():
     assert torch.get_num_threads() == 3
 
 
+@forms
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("name", network_names())
-def test_threads_change_nothing(name):
+def test_threads_change_nothing(name, compiled):
     network, frames = trained(name, 4), torch.randn(4, 37, 71)
-    logits = [prepare(network, tile=8)(frames) for _ in range(3)]
+    logits = [prepare(network, tile=8, compiled=compiled)(frames) for _ in range(3)]
     torch.set_num_threads(1)
-    alone = prepare(network, tile=8)(frames)
+    alone = prepare(network, tile=8, compiled=compiled)(frames)
     assert all(torch.equal(one, alone) for one in logits)
 
 
+@forms
 @pytest.mark.parametrize("name", network_names())
-def test_frames_of_another_size_after_the_first(name):
+def test_frames_of_another_size_after_the_first(name, compiled):
     network = trained(name, 4)
-    form, large, small = prepare(network), torch.randn(4, 30, 41), torch.randn(4, 9, 12)
+    large, small = torch.randn(4, 30, 41), torch.randn(4, 9, 12)
+    form = prepare(network, compiled=compiled)
     first, _ = form(large), form(small)
-    assert torch.equal(form(small), prepare(network)(small))
+    assert torch.equal(form(small), prepare(network, compiled=compiled)(small))
     assert torch.equal(form(large), first)
 
 
 # Reference data
 
 
+@forms
 @needs_shared
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
-def test_logits_are_the_published_ones(path):
+def test_logits_are_the_published_ones(path, compiled):
     golden = np.load(path)
     mean, std = float(golden["mean"]), float(golden["std"])
     frames = (torch.from_numpy(golden["frames"]).float() - mean) / std
     expected = torch.from_numpy(golden["logits"])
-    logits = prepare(load_released(run_of(path)))(frames)
+    logits = prepare(load_released(run_of(path)), compiled=compiled)(frames)
     torch.testing.assert_close(logits, expected, atol=2e-3, rtol=0)
     torch.testing.assert_close(logits.sigmoid(), expected.sigmoid(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow  # the first function that torch compiles takes half a minute
 @pytest.mark.parametrize("name", network_names())
-def test_compiled_the_maps_are_the_same(name):
+def test_as_a_function_of_torch_the_maps_are_the_same(name, monkeypatch):
+    """As on a GPU."""
+    for room in (compiled_output, prepared_deeppro, tape_pool):
+        monkeypatch.setattr(room, "on_products", lambda *about: False)
     network, frames = trained(name, 8), torch.randn(8, 13, 17)
     with torch.no_grad():
         compiled = prepare(network, compiled=True)

@@ -8,7 +8,6 @@ import torch
 
 from utils.devices import (
     choose_device,
-    compiler_works,
     keep_freed_memory,
     on_all_cores,
     seed_everything,
@@ -52,17 +51,6 @@ def test_keeping_freed_memory_changes_no_result():
     before = torch.ones(3).sum()
     keep_freed_memory()
     assert torch.ones(3).sum() == before
-
-
-def test_a_compiler_that_does_not_work_is_told_and_done_without(monkeypatch, capsys):
-    def fail(*arguments, **options):
-        raise RuntimeError("no g++ here\nand much more")
-
-    monkeypatch.setattr(torch, "compile", fail)
-    assert not compiler_works(torch.device("cpu"))
-    err = capsys.readouterr().err
-    assert "goes on without, no compiler works: no g++ here" in err
-    assert err.count("\n") == 1
 
 
 @pytest.mark.usefixtures("three_threads")

@@ -1,0 +1,152 @@
+"""What `--compile` makes of a tape: products of its own on a CPU, else a function by torch.compile,
+which keeps what it has compiled in a folder of its own (TORCHINDUCTOR_CACHE_DIR)."""
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from models.products import (
+    DIFFERENCE,
+    I64,
+    LARGER,
+    Step,
+    StepStruct,
+    Weights,
+    combination,
+    on_products,
+    product,
+    products,
+)
+from models.tapes import Factors, Floor, Tape
+
+Result = torch.Tensor | list[torch.Tensor]
+
+
+def compiler_works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the compiler works that is needed here; if not, a line on stderr says why."""
+    try:
+        if on_products(dtype, device, compiled=True):
+            products()
+        else:
+            torch.compile(torch.cos, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # of a dozen types, by what is missing
+        reason = str(error).strip().splitlines()[0]
+        print(f"warning: --compile: goes on without, no compiler works: {reason}", file=sys.stderr)
+        return False
+    return True
+
+
+class ProductTape(Tape):
+    """A tape whose steps are those of products.cpp, all in one call: fp32, on a CPU."""
+
+    PIECE = 96  # pixels whose features of all frames stay in the cache
+
+    def __init__(self, dtype: torch.dtype, device: torch.device):
+        super().__init__(dtype, device)
+        self.following: list[Step] = []  # since the last step of torch's
+        self.packed: dict[int, tuple[torch.Tensor, Weights]] = {}  # by the matrix
+        self.places: dict[tuple, torch.Tensor] = {}
+        self.place = 0
+
+    def pieces(self, pixels: int) -> Iterator[slice]:
+        for start in range(0, pixels, self.PIECE):
+            self.place = 0
+            yield slice(start, min(start + self.PIECE, pixels))
+
+    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
+        """The same array at the same place in every piece of the same size."""
+        self.place += 1
+        key = self.place, ends, T, C, P
+        if key not in self.places:
+            self.places[key] = super().padded(ends, T, C, P, floor)
+        return self.places[key]
+
+    def do(self, operation: Callable, *arguments, out: torch.Tensor) -> None:
+        self.following = []
+        super().do(operation, *arguments, out=out)
+
+    def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
+        """As for a Tape; x may be [B, *, P] with several axes that make up K."""
+        for matrix, _ in factors:
+            if id(matrix) not in self.packed:
+                self.packed[id(matrix)] = matrix, Weights(matrix)
+        made = product(out, *((self.packed[id(m)][1], x) for m, x in factors), floor=floor)
+        self._add(made)
+
+    def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+        self._add(combination(DIFFERENCE, out, x, y))
+
+    def larger(
+        self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor, floor: Floor = None
+    ) -> None:
+        self._add(combination(LARGER, out, x, y, floor))
+
+    def rectified(self, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+        out = self.scratch("rectified", *x.shape)
+        self._add(combination(LARGER, out, x, x, floor))
+        return out
+
+    def mix(
+        self, out: torch.Tensor, matrix: torch.Tensor, x: torch.Tensor, floor: Floor = None
+    ) -> None:
+        floor = None if floor is None else floor.transpose(0, 1)
+        self.multiply(out.transpose(0, 1), (matrix, x.transpose(0, 1)), floor=floor)
+
+    def _add(self, step: Step) -> None:
+        """Steps that follow one another become one call."""
+        if not self.following:
+            self.steps.append(None)
+        self.following.append(step)
+        pointers = [ctypes.pointer(one.struct) for one in self.following]
+        array = (ctypes.POINTER(StepStruct) * len(pointers))(*pointers)
+        self.steps[-1] = partial(products().run, array, I64(len(pointers)))
+        self.weights.append(step)
+
+
+class Traced(Tape):
+    """Does at once what would be recorded, in arrays of their own: torch.compile can follow that.
+
+    Args:
+        tape: recorded before in the same way; its weights are taken.
+        source: what a tile brings.
+    """
+
+    def __init__(self, tape: Tape, source: torch.Tensor):
+        self.like, self.brought = tape.like, source
+        self.weights = iter(tape.weights)
+
+    def begin(self, place: torch.Tensor) -> None:
+        place.copy_(self.brought)
+
+    def cast(self, weight: torch.Tensor) -> torch.Tensor:
+        return next(self.weights)
+
+    def do(self, operation: Callable, *arguments, out: torch.Tensor) -> None:
+        out.copy_(operation(*arguments))
+
+    def scratch(self, slot: str, *size: int) -> torch.Tensor:
+        return self.like.new_empty(size)
+
+    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
+        self.end = self.cast(floor).expand(ends, C, P)
+        return self.like.new_empty(T, C, P)
+
+    def with_ends(self, x: torch.Tensor, ends: int) -> torch.Tensor:
+        return torch.cat([self.end, x, self.end])
+
+    def neighbours(self, x: torch.Tensor, count: int) -> torch.Tensor:
+        T = len(x) - count + 1
+        return torch.cat([x[i : i + T] for i in range(count)], dim=1)
+
+
+class Compiled:
+    """A function in place of a tape's operations."""
+
+    def __init__(self, function: Callable[[torch.Tensor], Result], tape: Tape):
+        self.function, self.source = function, torch.empty_like(tape.source)
+
+    def run(self) -> None:
+        self.result = self.function(self.source)

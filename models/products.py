@@ -1,0 +1,143 @@
+"""Steps on tiles of pixels by `products.cpp`, in fp32 on a CPU: what they take; its compilation."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from models.tapes import without_tiny
+from utils.files import cache_folder, written_whole
+
+SOURCE = Path(__file__).with_name("products.cpp")
+FLAGS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}  # else what any CPU has
+
+
+def on_products(dtype: torch.dtype, device: torch.device, compiled: bool) -> bool:
+    """Whether products.cpp does the work where `--compile` is asked for."""
+    return compiled and device.type == "cpu" and dtype == torch.float32
+
+
+@cache
+def products() -> ctypes.CDLL:
+    """The functions of products.cpp for this kind of processor, from the cache folder or compiled
+    with $CXX or c++. OSError or RuntimeError where that does not work."""
+    flags = FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
+    command = [os.environ.get("CXX") or "c++", "-O3", "-shared", "-fPIC", *flags]
+    name = hashlib.sha256(SOURCE.read_bytes() + " ".join(command).encode()).hexdigest()[:16]
+    path = cache_folder() / f"products-{name}.so"
+    if not path.exists():
+        with written_whole(path) as new:
+            done = subprocess.run(
+                [*command, str(SOURCE), "-o", str(new)], capture_output=True, text=True
+            )
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip() or f"{command[0]} failed")
+    return ctypes.CDLL(str(path))
+
+
+def _struct(name: str, **fields: type) -> type[ctypes.Structure]:
+    """The struct of the same name in products.cpp."""
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+
+
+I64, Pointer = ctypes.c_int64, ctypes.c_void_p
+FactorsStruct = _struct(
+    "Factors", taps=I64, weights=Pointer, weights_step=I64, x=Pointer, x_step=I64, offsets=Pointer
+)
+StepStruct = _struct(
+    "Step",
+    **dict.fromkeys(("kind", "batches", "outputs", "pixels"), I64),
+    **{"out": Pointer, "out_step": I64, "out_row": I64, "floor": Pointer, "floor_step": I64},
+    **{"count": I64, "factors": FactorsStruct * 2},
+)
+MapStruct = _struct("Map", x=Pointer, columns=I64, first=Pointer, share=Pointer)
+EndStruct = _struct(
+    "End",
+    **dict.fromkeys(("channels", "frames", "rows", "columns"), I64),
+    **dict.fromkeys(("sum", "floor", "weights", "bias", "out"), Pointer),
+    **{"out_frame": I64, "out_row": I64, "count": I64, "maps": MapStruct * 2},
+)
+PRODUCT, DIFFERENCE, LARGER = range(3)
+
+
+def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
+    """[..., O, K] to [..., blocks, K, rows], as products.cpp wants it."""
+    rows = ctypes.c_int64.in_dll(products(), "block_rows").value
+    matrix = F.pad(matrix, (0, 0, 0, -matrix.shape[-2] % rows)).unflatten(-2, (-1, rows))
+    return matrix.mT.contiguous()
+
+
+class Weights:
+    """A matrix [O, K] or [B, O, K] for products with x [B, *, P], several axes of which make K."""
+
+    def __init__(self, matrix: torch.Tensor):
+        matrix = without_tiny(matrix).float()
+        self.kept = matrix.ne(0).flatten(0, -2).any(dim=0)  # taps that have any weight
+        self.blocks, self.outputs = in_blocks(matrix[..., self.kept]), matrix.shape[-2]
+        self.step = self.blocks[0].numel() if matrix.dim() == 3 else 0
+
+    def factors(self, x: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
+        """The struct, and an array that has to live as long."""
+        offsets = torch.zeros(1, dtype=torch.int64)
+        for size, stride in zip(x.shape[1:-1], x.stride()[1:-1], strict=True):
+            offsets = (offsets[:, None] + stride * torch.arange(size)).flatten()
+        offsets = offsets[self.kept].contiguous()
+        weights = self.blocks.data_ptr(), self.step
+        struct = FactorsStruct(
+            len(offsets), *weights, x.data_ptr(), x.stride(0), offsets.data_ptr()
+        )
+        return struct, offsets
+
+
+class Step(NamedTuple):
+    """What is done to arrays, and what has to live as long as that is done."""
+
+    struct: StepStruct
+    more: list
+
+
+def step(
+    kind: int,
+    out: torch.Tensor,
+    made: list[tuple[FactorsStruct, torch.Tensor]],
+    floor: torch.Tensor | None,
+) -> Step:
+    struct = StepStruct(kind, len(out), *out.shape[1:], out.data_ptr(), *out.stride()[:2])
+    struct.count, struct.factors = len(made), tuple(one for one, _ in made)
+    if floor is not None:
+        floor = floor.float().contiguous()  # [O, 1] or [B, O, 1]
+        struct.floor = floor.data_ptr()
+        struct.floor_step = out.shape[1] if floor.dim() == 3 else 0
+    return Step(struct, [out, made, floor])
+
+
+def product(
+    out: torch.Tensor, *factors: tuple[Weights, torch.Tensor], floor: torch.Tensor | None = None
+) -> Step:
+    """The sum of the products of all factors, to out [B, O, P], rectified to floor [O, 1] or
+    [B, O, 1]. Arrays are fp32 views whose last axis is contiguous."""
+    made = step(PRODUCT, out, [weights.factors(x) for weights, x in factors], floor)
+    made.more.append(factors)
+    return made
+
+
+def combination(
+    kind: int,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    floor: torch.Tensor | None = None,
+) -> Step:
+    """The difference or the larger one of x and y, to out; all [B, O, P]."""
+    made = []
+    for one in (x, y):
+        rows = one.stride(1) * torch.arange(one.shape[1])
+        struct = FactorsStruct(x=one.data_ptr(), x_step=one.stride(0), offsets=rows.data_ptr())
+        made.append((struct, (one, rows)))
+    return step(kind, out, made, floor)

@@ -1,0 +1,66 @@
+"""Tapes to lend, of the kind that suits the device."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import torch
+
+from models.compiled import Compiled, ProductTape, Result, Traced
+from models.products import on_products
+from models.tapes import Tape
+
+
+class Tapes:
+    """A tape for every size of tile and every thread at work, for frames of one size.
+
+    Args:
+        record: record(tape, pixels) records on a tape what is done to so many pixels.
+        compiled: whether a compiler is made use of (see `models.compiled`).
+    """
+
+    def __init__(
+        self,
+        record: Callable[[Tape, int], None],
+        dtype: torch.dtype,
+        device: torch.device,
+        compiled: bool,
+    ):
+        self.record, self.kind, self.compiled = record, (dtype, device), compiled
+        self.products = on_products(dtype, device, compiled)
+        self.functions: dict[int, Callable] = {}
+        self.compiling = Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Let go of the arrays: frames of another size come next."""
+        self.idle: dict[int, list[Tape | Compiled]] = defaultdict(list)
+
+    @contextmanager
+    def borrow(self, pixels: int) -> Iterator[Tape | Compiled]:
+        """A tape for tiles of so many pixels, made where none is idle."""
+        try:
+            tape = self.idle[pixels].pop()
+        except IndexError:
+            tape = (ProductTape if self.products else Tape)(*self.kind)
+            self.record(tape, pixels)
+            if self.compiled and not self.products:
+                tape = Compiled(self._function(tape, pixels), tape)
+        yield tape
+        self.idle[pixels].append(tape)
+
+    def _function(self, tape: Tape, pixels: int) -> Callable:
+        """What a tape of this size does, as one function; compiled when it is first called."""
+
+        def function(source: torch.Tensor) -> Result:
+            traced = Traced(tape, source)
+            self.record(traced, pixels)
+            return traced.result
+
+        with self.compiling:
+            if pixels not in self.functions:
+                compiled = torch.compile(function, dynamic=False, fullgraph=True)
+                compiled(torch.zeros_like(tape.source))
+                self.functions[pixels] = compiled
+        return self.functions[pixels]

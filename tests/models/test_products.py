@@ -1,0 +1,184 @@
+"""The steps of products.cpp against torch, and its compilation."""
+
+import ctypes
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from models import compiled, compiler_works, products
+from models.compiled import ProductTape
+from models.compiled_output import CompiledOutput
+from models.prepared_upsampling import Output, Upsampling
+from tests.compiler import needs_compiler
+
+CPU = torch.device("cpu")
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture
+def tape():
+    return ProductTape(torch.float32, CPU)
+
+
+def close(x: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(x.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(data=st.data())
+def test_products_are_those_of_torch(data):
+    def size(most):
+        return data.draw(st.integers(1, most))
+
+    tape = ProductTape(torch.float32, CPU)
+    B, O, P = size(4), size(20), size(120)  # noqa: E741
+    factors, expected = [], 0
+    for _ in range(data.draw(st.integers(1, 2))):
+        K = size(9)
+        matrix = torch.randn((B, O, K) if data.draw(st.booleans()) else (O, K)).double()
+        matrix[..., torch.rand(K) < 0.3] = 0  # a tap without weight is left out
+        x = torch.randn(B, K, P + 5)[..., data.draw(st.integers(0, 5)) :][..., :P]
+        factors.append((matrix, x))
+        expected = expected + matrix.expand(B, -1, -1) @ x.double()
+    floor = data.draw(st.sampled_from([None, torch.randn(O, 1), torch.randn(B, O, 1)]))
+    whole = torch.full((B, O + 2, P + 2), 7.0)
+    out = whole[:, 1:-1, 1:-1]
+    tape.multiply(out, *factors, floor=floor)
+    tape.run()
+    close(out, expected if floor is None else expected.maximum(floor.double()))
+    out.fill_(7)
+    assert whole.eq(7).all()  # nothing else was written
+
+
+def test_products_of_neighbouring_frames(tape):
+    x, matrix = torch.randn(9, 4, 50), torch.randn(8, 12, dtype=torch.float64)
+    out = torch.empty(7, 8, 50)
+    tape.multiply(out, (matrix, tape.neighbours(x, 3)))
+    tape.run()
+    close(out, F.conv1d(x.double().permute(2, 1, 0), matrix.view(8, 3, 4).mT).permute(2, 1, 0))
+
+
+def test_channels_are_mixed_at_every_frame(tape):
+    x, matrix, floor = torch.randn(5, 7, 33), torch.randn(3, 5).double(), torch.randn(3, 7, 1)
+    out = torch.empty(3, 7, 33)
+    tape.mix(out, matrix, x, floor)
+    tape.run()
+    close(out, torch.einsum("oc,ctp->otp", matrix, x.double()).maximum(floor.double()))
+
+
+@pytest.mark.parametrize("P", [1, 16, 53])
+def test_differences_and_maxima(tape, P):
+    x, y, floor = torch.randn(3, 2, 2 * P), torch.randn(3, 2, P), torch.randn(2, 1)
+    left, right = x.chunk(2, dim=2)
+    less, more, rectified = (torch.empty(3, 2, P) for _ in range(3))
+    tape.subtract(less, left, y)
+    tape.larger(more, left, right)
+    tape.larger(rectified, left, right, floor)
+    tape.run()
+    assert torch.equal(less, left - y)
+    assert torch.equal(more, torch.maximum(left, right))
+    assert torch.equal(rectified, torch.maximum(left, right).maximum(floor))
+
+
+def test_nan_stays_nan(tape):
+    x, floor = torch.randn(1, 4, 64), torch.zeros(3, 1)
+    x[0, 1, 5] = torch.nan
+    out = torch.empty(1, 3, 64)
+    tape.multiply(out, (torch.ones(3, 4), x), floor=floor)
+    tape.run()
+    assert out.isnan().nonzero()[:, 2].tolist() == [5, 5, 5]
+
+
+def test_steps_of_torch_may_lie_between(tape):
+    x, eye = torch.randn(2, 3, 20), torch.eye(3)
+    first, second, third = (torch.empty(2, 3, 20) for _ in range(3))
+    tape.multiply(first, (2 * eye, x))
+    tape.do(torch.add, first, 1, out=second)
+    tape.multiply(third, (eye, second), (eye, x))
+    tape.run()
+    assert len(tape.steps) == 3
+    torch.testing.assert_close(third, 3 * x + 1)
+
+
+def test_pieces_of_one_size_share_their_padded_arrays(tape):
+    seen = {}
+    for piece in tape.pieces(2 * tape.PIECE + 10):
+        size = piece.stop - piece.start
+        arrays = [tape.padded(2, 4, 1, size, torch.zeros(1, 1)) for _ in range(2)]
+        seen.setdefault(size, set()).update(a.data_ptr() for a in arrays)
+    assert {size: len(places) for size, places in seen.items()} == {tape.PIECE: 2, 10: 2}
+
+
+@given(data=st.data())
+def test_the_output_is_that_of_torch(data):
+    H, W, h, w = (data.draw(st.integers(4, most)) for most in (12, 90, 12, 90))
+    conv, offset = torch.nn.Conv3d(8, 1, 1), torch.randn(8, 3).double()
+    upsampling = Upsampling((H, W), (2, 4), (h, w), torch.empty(0))
+    maps = [torch.randn(H // s, 8, 3, W // s) for s in (2, 4)]
+    band = data.draw(st.sampled_from(list(upsampling.bands)))
+    columns = data.draw(st.sampled_from(list(upsampling.columns)))
+    rows = upsampling.rows(maps, band)
+    size = band[1] - band[0], columns[1] - columns[0]
+    x = torch.randn(8, 3, size[0] * size[1])
+    logits = [torch.zeros(3, H, W) for _ in range(2)]
+    with torch.no_grad():
+        for kind, out in zip((Output, CompiledOutput), logits, strict=True):
+            part = out[:, slice(*band), slice(*columns)]
+            kind(conv, offset, torch.float32)(x.clone(), upsampling, rows, columns, part)
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
+
+
+# Compilation
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache folder, and nothing loaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    products.products.cache_clear()
+    yield tmp_path / "deeppro"
+    products.products.cache_clear()
+
+
+def test_it_is_compiled_once(cache, monkeypatch):
+    assert compiler_works(CPU, torch.float32)
+    (library,) = cache.iterdir()
+    products.products.cache_clear()
+    monkeypatch.setattr(products.subprocess, "run", None)
+    assert ctypes.c_int64.in_dll(products.products(), "block_rows").value in (4, 8)
+    assert list(cache.iterdir()) == [library]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "No such file or directory"), ("false", "false failed")],
+)
+def test_without_a_compiler_a_line_says_so(cache, monkeypatch, capsys, compiler, reason):
+    monkeypatch.setenv("CXX", compiler)
+    assert not compiler_works(CPU, torch.float32)
+    err = capsys.readouterr().err
+    assert err.startswith("warning: --compile: goes on without, no compiler works: ")
+    assert reason in err
+    assert err.count("\n") == 1
+    assert not any(cache.iterdir())
+
+
+def test_what_the_compiler_says_is_told(cache, monkeypatch, tmp_path, capsys):
+    source = tmp_path / "wrong.cpp"
+    source.write_text("this is no C++\n")
+    monkeypatch.setattr(products, "SOURCE", source)
+    assert not compiler_works(CPU, torch.float32)
+    assert "wrong.cpp:1" in capsys.readouterr().err
+
+
+def test_in_less_than_fp32_torch_compiles(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise RuntimeError("no g++ here\nand much more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert not compiler_works(CPU, torch.bfloat16)
+    assert "no compiler works: no g++ here\n" in capsys.readouterr().err
+    assert compiled.compiler_works(CPU, torch.float32)
