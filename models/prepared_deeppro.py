@@ -228,8 +228,12 @@ class PreparedDeepPro:
         branches = *self.full.branches, *self.small.branches
         offset = offset + sum(branch.offset for branch in branches)  # [8, T]
         self.output = make_output(network.final, offset, dtype, compiled)
-        rows = 64 if not offset.is_cpu else 6 if on_products(dtype, offset.device, compiled) else 4
-        self.tile = (tile, tile) if tile else (rows, 64)
+        if tile:
+            self.tile, self.cells = (tile, tile), (max(1, tile // 2), max(1, tile // 2))
+        elif on_products(dtype, offset.device, compiled):
+            self.tile, self.cells = (6, 64), (3, 16)
+        else:
+            self.tile, self.cells = ((4, 64), (2, 32)) if offset.is_cpu else ((64, 64), (32, 32))
         self.upsampling = None  # it and the tapes are for frames of one size
 
     @torch.inference_mode()
@@ -237,7 +241,7 @@ class PreparedDeepPro:
         check_frames(frames[None, None], self.seqlen, smallest=4)
         if self.upsampling is None or self.upsampling.size != frames.shape[1:]:
             self._prepare_for(*frames.shape[1:])
-        small = self.small.maps(frames, tuple(max(1, side // 2) for side in self.tile))
+        small = self.small.maps(frames, self.cells)
         out = frames.new_empty(frames.shape)
 
         def fill(band: tuple[int, int]) -> None:

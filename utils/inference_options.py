@@ -22,6 +22,6 @@ def add_inference(parser: Parser, precisions: Sequence[str], registrations: Sequ
     )  # fmt: skip
     group.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False,
-        help="let torch.compile make functions of the network, which takes up to a minute the "
-        "first time and is kept in torch's own cache; for GPUs: on a CPU it is no faster",
+        help="compile what is done to a tile: in C++ on a CPU (g++ or clang++ needed; seconds, the "
+        "first time only), with torch.compile on a GPU or in less than fp32 (up to a minute)",
     )  # fmt: skip
