@@ -10,7 +10,6 @@ import torch
 
 from models.products import (
     DIFFERENCE,
-    I64,
     LARGER,
     Step,
     StepStruct,
@@ -102,7 +101,7 @@ class ProductTape(Tape):
         self.following.append(step)
         pointers = [ctypes.pointer(one.struct) for one in self.following]
         array = (ctypes.POINTER(StepStruct) * len(pointers))(*pointers)
-        self.steps[-1] = partial(products().run, array, I64(len(pointers)))
+        self.steps[-1] = partial(products().run, array, ctypes.c_int64(len(pointers)))
         self.weights.append(step)
 
 

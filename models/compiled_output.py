@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import nn
 
-from models.prepared_upsampling import Output, Upsampling
+from models.prepared_upsampling import Others, Output, Upsampling
 from models.products import EndStruct, MapStruct, on_products, products
 
 
@@ -34,19 +34,13 @@ class CompiledOutput(Output):
         self.arrays = [a.contiguous() for a in (self.floor, self.matrix, self.bias)]
         self.columns: dict[tuple, list[Columns]] = {}
 
-    def __call__(
-        self,
-        x: torch.Tensor,
-        upsampling: Upsampling,
-        rows: list[torch.Tensor],
-        columns: tuple[int, int],
-        out: torch.Tensor,
-    ) -> None:
-        places = self._places(upsampling, columns)  # alive until all is done
+    def __call__(self, x: torch.Tensor, others: Others, out: torch.Tensor) -> None:
+        places = self._places(others.upsampling, others.columns)  # alive until all is done
         struct = EndStruct(*x.shape[:2], *out.shape[1:], x.data_ptr())
         struct.floor, struct.weights, struct.bias = (a.data_ptr() for a in self.arrays)
         struct.out, struct.out_frame, struct.out_row = out.data_ptr(), *out.stride()[:2]
-        struct.count, struct.maps = len(rows), tuple(map(Columns.struct, places, rows))
+        struct.count = len(places)
+        struct.maps = tuple(map(Columns.struct, places, others.rows))
         products().end(ctypes.byref(struct))
 
     def _places(self, upsampling: Upsampling, columns: tuple[int, int]) -> list[Columns]:

@@ -13,7 +13,7 @@ from models.compiled_output import make_output
 from models.deeppro import DeepPro
 from models.layers import ResidualBlock, check_frames
 from models.prepared import Head, folded, for_each, pointwise_matrix, prepares
-from models.prepared_upsampling import Upsampling, spans
+from models.prepared_upsampling import Others, Upsampling, spans
 from models.products import on_products
 from models.tape_pool import Tapes
 from models.tapes import Tape
@@ -258,7 +258,7 @@ class PreparedDeepPro:
         with self.full.tapes.borrow(out[0].numel()) as tape:
             tape.source.view(out.shape).copy_(frames)
             tape.run()
-            self.output(*tape.result, self.upsampling, rows, columns, out)
+            self.output(*tape.result, Others(self.upsampling, rows, columns), out)
 
     def _prepare_for(self, H: int, W: int) -> None:
         self.upsampling = Upsampling((H, W), (2, 4), self.tile, self.output.bias)

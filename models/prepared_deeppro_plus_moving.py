@@ -13,7 +13,7 @@ from models.layers import check_frames
 from models.prepared import folded, for_each, pointwise_matrix, prepares, tiles
 from models.prepared_convolutions import Convolution, paired
 from models.prepared_space import ProbedBlock, SpatioTemporalBlock, outside
-from models.prepared_upsampling import Upsampling
+from models.prepared_upsampling import Others, Upsampling
 
 HALO = 9  # at half size: 3 for each of the two blocks, or 3 + 2 * 3 by way of the quarter size
 REACH = 2 * HALO + 3  # at full size, with that of the first convolution
@@ -67,7 +67,7 @@ class PreparedDeepProPlusMoving:
             for columns in self.upsampling.columns:
                 part = out[:, slice(*band), slice(*columns)]  # [T, h, w]
                 x = self.start.repeat(1, 1, part[0].numel())  # [8, T, h w]
-                self.output(x, self.upsampling, rows, columns, part)
+                self.output(x, Others(self.upsampling, rows, columns), part)
 
         for_each(fill, self.upsampling.bands, frames.device)
         return out

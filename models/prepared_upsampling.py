@@ -6,6 +6,7 @@ the frame, then to the columns of a tile.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -88,6 +89,14 @@ class Upsampling:
             out.baddbmm_(low[..., needed], matrices)
 
 
+class Others(NamedTuple):
+    """What branches of smaller size add to a tile, as for `Upsampling.add`."""
+
+    upsampling: Upsampling
+    rows: list[torch.Tensor]
+    columns: tuple[int, int]
+
+
 class Output:
     """The end of a network: the ReLU of what all branches add up to, and a convolution to logits.
 
@@ -101,16 +110,9 @@ class Output:
         self.floor, self.matrix = -offset[..., None].to(dtype), matrix.to(dtype)
         self.bias = (bias + matrix @ offset).to(dtype).view(-1, 1, 1)
 
-    def __call__(
-        self,
-        x: torch.Tensor,
-        upsampling: Upsampling,
-        rows: list[torch.Tensor],
-        columns: tuple[int, int],
-        out: torch.Tensor,
-    ) -> None:
-        """x [C, T, h w], which is spoilt, and what smaller branches add to it at a tile (see
-        Upsampling.add), to logits out [T, h, w]."""
-        upsampling.add(x, rows, columns)
+    def __call__(self, x: torch.Tensor, others: Others, out: torch.Tensor) -> None:
+        """x [C, T, h w], which is spoilt, and what smaller branches add to it, to logits out
+        [T, h, w]."""
+        others.upsampling.add(x, others.rows, others.columns)
         torch.maximum(x, self.floor, out=x)
         torch.add((self.matrix @ x.flatten(1)).view(out.shape), self.bias, out=out)

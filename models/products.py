@@ -41,27 +41,25 @@ def products() -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _struct(name: str, **fields: type) -> type[ctypes.Structure]:
-    """The struct of the same name in products.cpp."""
-    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+def _struct(name: str, fields: str, **others: type) -> type[ctypes.Structure]:
+    """A struct of products.cpp: 64-bit whole numbers, and pointers where a * says so."""
+    kinds = [
+        (f.strip("*"), ctypes.c_void_p if "*" in f else ctypes.c_int64) for f in fields.split()
+    ]
+    return type(name, (ctypes.Structure,), {"_fields_": [*kinds, *others.items()]})
 
 
-I64, Pointer = ctypes.c_int64, ctypes.c_void_p
-FactorsStruct = _struct(
-    "Factors", taps=I64, weights=Pointer, weights_step=I64, x=Pointer, x_step=I64, offsets=Pointer
-)
+FactorsStruct = _struct("Factors", "taps *weights weights_step *x x_step *offsets")
 StepStruct = _struct(
     "Step",
-    **dict.fromkeys(("kind", "batches", "outputs", "pixels"), I64),
-    **{"out": Pointer, "out_step": I64, "out_row": I64, "floor": Pointer, "floor_step": I64},
-    **{"count": I64, "factors": FactorsStruct * 2},
+    "kind batches outputs pixels *out out_step out_row *floor floor_step count",
+    factors=FactorsStruct * 2,
 )
-MapStruct = _struct("Map", x=Pointer, columns=I64, first=Pointer, share=Pointer)
+MapStruct = _struct("Map", "*x columns *first *share")
 EndStruct = _struct(
     "End",
-    **dict.fromkeys(("channels", "frames", "rows", "columns"), I64),
-    **dict.fromkeys(("sum", "floor", "weights", "bias", "out"), Pointer),
-    **{"out_frame": I64, "out_row": I64, "count": I64, "maps": MapStruct * 2},
+    "channels frames rows columns *sum *floor *weights *bias *out out_frame out_row count",
+    maps=MapStruct * 2,
 )
 PRODUCT, DIFFERENCE, LARGER = range(3)
 
@@ -105,16 +103,17 @@ class Step(NamedTuple):
 def step(
     kind: int,
     out: torch.Tensor,
-    made: list[tuple[FactorsStruct, torch.Tensor]],
+    factors: list[tuple[FactorsStruct, object]],
     floor: torch.Tensor | None,
 ) -> Step:
+    """A step of any kind, from `factors` with what has to live as long."""
     struct = StepStruct(kind, len(out), *out.shape[1:], out.data_ptr(), *out.stride()[:2])
-    struct.count, struct.factors = len(made), tuple(one for one, _ in made)
+    struct.count, struct.factors = len(factors), tuple(one for one, _ in factors)
     if floor is not None:
         floor = floor.float().contiguous()  # [O, 1] or [B, O, 1]
         struct.floor = floor.data_ptr()
         struct.floor_step = out.shape[1] if floor.dim() == 3 else 0
-    return Step(struct, [out, made, floor])
+    return Step(struct, [out, factors, floor])
 
 
 def product(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models import compiled, compiler_works, products
 from models.compiled import ProductTape
 from models.compiled_output import CompiledOutput
-from models.prepared_upsampling import Output, Upsampling
+from models.prepared_upsampling import Others, Output, Upsampling
 from tests.compiler import needs_compiler
 
 CPU = torch.device("cpu")
@@ -120,14 +120,14 @@ def test_the_output_is_that_of_torch(data):
     maps = [torch.randn(H // s, 8, 3, W // s) for s in (2, 4)]
     band = data.draw(st.sampled_from(list(upsampling.bands)))
     columns = data.draw(st.sampled_from(list(upsampling.columns)))
-    rows = upsampling.rows(maps, band)
+    others = Others(upsampling, upsampling.rows(maps, band), columns)
     size = band[1] - band[0], columns[1] - columns[0]
     x = torch.randn(8, 3, size[0] * size[1])
     logits = [torch.zeros(3, H, W) for _ in range(2)]
     with torch.no_grad():
         for kind, out in zip((Output, CompiledOutput), logits, strict=True):
             part = out[:, slice(*band), slice(*columns)]
-            kind(conv, offset, torch.float32)(x.clone(), upsampling, rows, columns, part)
+            kind(conv, offset, torch.float32)(x.clone(), others, part)
     torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
 
 
