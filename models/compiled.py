@@ -1,10 +1,10 @@
-"""What `--compile` makes of a tape: products of its own on a CPU, else a function by torch.compile,
-which keeps what it has compiled in a folder of its own (TORCHINDUCTOR_CACHE_DIR)."""
+"""What `--compile` makes of a tape: on a CPU in fp32 steps of products.cpp, else a function by
+torch.compile, which keeps what it has compiled in a folder of its own (TORCHINDUCTOR_CACHE_DIR)."""
 
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 
@@ -45,14 +45,15 @@ class ProductTape(Tape):
 
     def __init__(self, dtype: torch.dtype, device: torch.device):
         super().__init__(dtype, device)
-        self.following: list[Step] = []  # since the last step of torch's
+        self.recorded: list[Step] = []
         self.packed: dict[int, tuple[torch.Tensor, Weights]] = {}  # by the matrix
         self.places: dict[tuple, torch.Tensor] = {}
         self.place = 0
 
     def pieces(self, pixels: int) -> Iterator[slice]:
+        first = self.place
         for start in range(0, pixels, self.PIECE):
-            self.place = 0
+            self.place = first
             yield slice(start, min(start + self.PIECE, pixels))
 
     def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
@@ -63,29 +64,25 @@ class ProductTape(Tape):
             self.places[key] = super().padded(ends, T, C, P, floor)
         return self.places[key]
 
-    def do(self, operation: Callable, *arguments, out: torch.Tensor) -> None:
-        self.following = []
-        super().do(operation, *arguments, out=out)
-
     def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
         """As for a Tape; x may be [B, *, P] with several axes that make up K."""
         for matrix, _ in factors:
             if id(matrix) not in self.packed:
                 self.packed[id(matrix)] = matrix, Weights(matrix)
-        made = product(out, *((self.packed[id(m)][1], x) for m, x in factors), floor=floor)
-        self._add(made)
+        pairs = ((self.packed[id(matrix)][1], x) for matrix, x in factors)
+        self.recorded.append(product(out, *pairs, floor=floor))
 
     def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        self._add(combination(DIFFERENCE, out, x, y))
+        self.recorded.append(combination(DIFFERENCE, out, x, y))
 
     def larger(
         self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor, floor: Floor = None
     ) -> None:
-        self._add(combination(LARGER, out, x, y, floor))
+        self.recorded.append(combination(LARGER, out, x, y, floor))
 
     def rectified(self, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
         out = self.scratch("rectified", *x.shape)
-        self._add(combination(LARGER, out, x, x, floor))
+        self.recorded.append(combination(LARGER, out, x, x, floor))
         return out
 
     def mix(
@@ -94,15 +91,14 @@ class ProductTape(Tape):
         floor = None if floor is None else floor.transpose(0, 1)
         self.multiply(out.transpose(0, 1), (matrix, x.transpose(0, 1)), floor=floor)
 
-    def _add(self, step: Step) -> None:
-        """Steps that follow one another become one call."""
-        if not self.following:
-            self.steps.append(None)
-        self.following.append(step)
-        pointers = [ctypes.pointer(one.struct) for one in self.following]
-        array = (ctypes.POINTER(StepStruct) * len(pointers))(*pointers)
-        self.steps[-1] = partial(products().run, array, ctypes.c_int64(len(pointers)))
-        self.weights.append(step)
+    def run(self) -> None:
+        self._all_steps(len(self.recorded))
+
+    @cached_property
+    def _all_steps(self) -> Callable[[int], None]:
+        assert not self.steps, "a step of torch's, which would be left out"
+        pointers = [ctypes.pointer(step.struct) for step in self.recorded]
+        return partial(products().run, (ctypes.POINTER(StepStruct) * len(pointers))(*pointers))
 
 
 class Traced(Tape):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.prepared_upsampling import Others, Output, Upsampling
-from models.products import EndStruct, MapStruct, on_products, products
+from models.products import EndStruct, MapStruct, fits, on_products, products
 
 
 class Columns:
@@ -36,6 +36,8 @@ class CompiledOutput(Output):
 
     def __call__(self, x: torch.Tensor, others: Others, out: torch.Tensor) -> None:
         places = self._places(others.upsampling, others.columns)  # alive until all is done
+        assert fits(out)
+        assert all(fits(a) and a.is_contiguous() for a in (x, *others.rows))
         struct = EndStruct(*x.shape[:2], *out.shape[1:], x.data_ptr())
         struct.floor, struct.weights, struct.bias = (a.data_ptr() for a in self.arrays)
         struct.out, struct.out_frame, struct.out_row = out.data_ptr(), *out.stride()[:2]

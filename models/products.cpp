@@ -120,7 +120,7 @@ extern "C" void run(const Step* const* steps, int64_t count) {
       if (steps[i]->kind == PRODUCT) multiply(*steps[i], b);
       else if (steps[i]->kind == DIFFERENCE)
         combine(*steps[i], b, [](float x, float y) { return x - y; });
-      else combine(*steps[i], b, [](float x, float y) { return x < y ? y : x; });
+      else combine(*steps[i], b, [](float x, float y) { return x >= y || x != x ? x : y; });
 }
 
 // The end of a network on a tile: out[t][r][p] = bias[t] + sum over c of weights[c] * max(floor[c][t],

@@ -3,6 +3,8 @@
 import ctypes
 import hashlib
 import os
+import platform
+import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -28,17 +30,25 @@ def products() -> ctypes.CDLL:
     """The functions of products.cpp for this kind of processor, from the cache folder or compiled
     with $CXX or c++. OSError or RuntimeError where that does not work."""
     flags = FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
-    command = [os.environ.get("CXX") or "c++", "-O3", "-shared", "-fPIC", *flags]
-    name = hashlib.sha256(SOURCE.read_bytes() + " ".join(command).encode()).hexdigest()[:16]
-    path = cache_folder() / f"products-{name}.so"
-    if not path.exists():
-        with written_whole(path) as new:
-            done = subprocess.run(
-                [*command, str(SOURCE), "-o", str(new)], capture_output=True, text=True
-            )
-            if done.returncode:
-                raise RuntimeError(done.stderr.strip() or f"{command[0]} failed")
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    command = [*compiler, "-O3", "-shared", "-fPIC", *flags, str(SOURCE)]
+    about = SOURCE.read_bytes() + " ".join([*command[:-1], platform.machine()]).encode()
+    path = cache_folder() / f"products-{hashlib.sha256(about).hexdigest()[:16]}.so"
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # not there, or damaged
+        _compile(command, path)
     return ctypes.CDLL(str(path))
+
+
+def _compile(command: list[str], path: Path) -> None:
+    with written_whole(path) as new:
+        try:
+            done = subprocess.run([*command, "-o", str(new)], capture_output=True, text=True)
+        except OSError as error:
+            raise RuntimeError(f"{command[0]}: {error.strerror}") from None
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip() or f"{command[0]} failed")
 
 
 def _struct(name: str, fields: str, **others: type) -> type[ctypes.Structure]:
@@ -71,6 +81,11 @@ def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.mT.contiguous()
 
 
+def fits(x: torch.Tensor) -> bool:
+    """Whether products.cpp can take an array: fp32, its pixels side by side."""
+    return x.is_cpu and x.dtype == torch.float32 and (x.shape[-1] == 1 or x.stride(-1) == 1)
+
+
 class Weights:
     """A matrix [O, K] or [B, O, K] for products with x [B, *, P], several axes of which make K."""
 
@@ -82,6 +97,8 @@ class Weights:
 
     def factors(self, x: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
         """The struct, and an array that has to live as long."""
+        assert fits(x)
+        assert not self.step or len(self.blocks) == len(x)
         offsets = torch.zeros(1, dtype=torch.int64)
         for size, stride in zip(x.shape[1:-1], x.stride()[1:-1], strict=True):
             offsets = (offsets[:, None] + stride * torch.arange(size)).flatten()
@@ -97,7 +114,7 @@ class Step(NamedTuple):
     """What is done to arrays, and what has to live as long as that is done."""
 
     struct: StepStruct
-    more: list
+    alive: list
 
 
 def step(
@@ -106,11 +123,13 @@ def step(
     factors: list[tuple[FactorsStruct, object]],
     floor: torch.Tensor | None,
 ) -> Step:
-    """A step of any kind, from `factors` with what has to live as long."""
+    """A step of any kind, from `factors` with what has to live as long, to out [B, O, P]."""
+    assert fits(out)
     struct = StepStruct(kind, len(out), *out.shape[1:], out.data_ptr(), *out.stride()[:2])
     struct.count, struct.factors = len(factors), tuple(one for one, _ in factors)
     if floor is not None:
-        floor = floor.float().contiguous()  # [O, 1] or [B, O, 1]
+        assert floor.shape in ((out.shape[1], 1), (*out.shape[:2], 1))
+        floor = floor.float().contiguous()
         struct.floor = floor.data_ptr()
         struct.floor_step = out.shape[1] if floor.dim() == 3 else 0
     return Step(struct, [out, factors, floor])
@@ -122,7 +141,7 @@ def product(
     """The sum of the products of all factors, to out [B, O, P], rectified to floor [O, 1] or
     [B, O, 1]. Arrays are fp32 views whose last axis is contiguous."""
     made = step(PRODUCT, out, [weights.factors(x) for weights, x in factors], floor)
-    made.more.append(factors)
+    made.alive.append(factors)
     return made
 
 
@@ -133,9 +152,12 @@ def combination(
     y: torch.Tensor,
     floor: torch.Tensor | None = None,
 ) -> Step:
-    """The difference or the larger one of x and y, to out; all [B, O, P]."""
+    """The difference of x and y, or the larger one, to out; all [B, O, P]. Rectified to `floor`,
+    [O, 1] or [B, O, 1]."""
     made = []
     for one in (x, y):
+        assert fits(one)
+        assert one.shape == out.shape
         rows = one.stride(1) * torch.arange(one.shape[1])
         struct = FactorsStruct(x=one.data_ptr(), x_step=one.stride(0), offsets=rows.data_ptr())
         made.append((struct, (one, rows)))

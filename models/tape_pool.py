@@ -8,7 +8,7 @@ from threading import Lock
 import torch
 
 from models.compiled import Compiled, ProductTape, Result, Traced
-from models.products import on_products
+from models.products import on_products, products
 from models.tapes import Tape
 
 
@@ -29,6 +29,8 @@ class Tapes:
     ):
         self.record, self.kind, self.compiled = record, (dtype, device), compiled
         self.products = on_products(dtype, device, compiled)
+        if self.products:
+            products()  # before several threads would compile it
         self.functions: dict[int, Callable] = {}
         self.compiling = Lock()
         self.clear()

@@ -92,15 +92,20 @@ def test_nan_stays_nan(tape):
     assert out.isnan().nonzero()[:, 2].tolist() == [5, 5, 5]
 
 
-def test_steps_of_torch_may_lie_between(tape):
-    x, eye = torch.randn(2, 3, 20), torch.eye(3)
-    first, second, third = (torch.empty(2, 3, 20) for _ in range(3))
-    tape.multiply(first, (2 * eye, x))
-    tape.do(torch.add, first, 1, out=second)
-    tape.multiply(third, (eye, second), (eye, x))
+def test_the_larger_of_nan_and_a_number_is_nan(tape):
+    x, out = torch.tensor([[[1.0, torch.nan, 3.0]]]), torch.empty(1, 1, 3)
+    tape.larger(out, x, x.flip(2), floor=torch.zeros(1, 1))
+    tape.larger(x, x, torch.tensor([[[torch.nan, 1.0, 4.0]]]))
     tape.run()
-    assert len(tape.steps) == 3
-    torch.testing.assert_close(third, 3 * x + 1)
+    assert out.isnan().tolist() == [[[False, True, False]]]
+    assert x.isnan().tolist() == [[[True, True, False]]]
+
+
+def test_a_step_of_torch_is_not_left_out_in_silence(tape):
+    x = torch.ones(1, 1, 3)
+    tape.do(torch.add, x, 1, out=x)
+    with pytest.raises(AssertionError, match="a step of torch's"):
+        tape.run()
 
 
 def test_pieces_of_one_size_share_their_padded_arrays(tape):
@@ -154,7 +159,10 @@ def test_it_is_compiled_once(cache, monkeypatch):
 
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("no-such-compiler", "No such file or directory"), ("false", "false failed")],
+    [
+        ("no-such-compiler", "no-such-compiler: No such file or directory"),
+        ("false with arguments", "false failed"),
+    ],
 )
 def test_without_a_compiler_a_line_says_so(cache, monkeypatch, capsys, compiler, reason):
     monkeypatch.setenv("CXX", compiler)
@@ -164,6 +172,18 @@ def test_without_a_compiler_a_line_says_so(cache, monkeypatch, capsys, compiler,
     assert reason in err
     assert err.count("\n") == 1
     assert not any(cache.iterdir())
+
+
+def test_a_damaged_library_is_compiled_again(cache, monkeypatch, tmp_path):
+    products.products()
+    (library,) = cache.iterdir()
+    damaged = tmp_path / "other" / "deeppro" / library.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    products.products.cache_clear()
+    assert compiler_works(CPU, torch.float32)
+    assert damaged.stat().st_size == library.stat().st_size
 
 
 def test_what_the_compiler_says_is_told(cache, monkeypatch, tmp_path, capsys):
