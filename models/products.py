@@ -34,21 +34,28 @@ def products() -> ctypes.CDLL:
     command = [*compiler, "-O3", "-shared", "-fPIC", *flags, str(SOURCE)]
     about = SOURCE.read_bytes() + " ".join([*command[:-1], platform.machine()]).encode()
     path = cache_folder() / f"products-{hashlib.sha256(about).hexdigest()[:16]}.so"
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError:  # not there, or damaged
+    if not _is_whole(path):
         _compile(command, path)
     return ctypes.CDLL(str(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library ends with the digest of the rest; a damaged one would kill the process."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[-32:] == hashlib.sha256(content[:-32]).digest()
 
 
 def _compile(command: list[str], path: Path) -> None:
     with written_whole(path) as new:
         try:
-            done = subprocess.run([*command, "-o", str(new)], capture_output=True, text=True)
+            done = subprocess.run([*command, "-o", str(new)], capture_output=True)
         except OSError as error:
             raise RuntimeError(f"{command[0]}: {error.strerror}") from None
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip() or f"{command[0]} failed")
+        content = new.read_bytes()
+        if done.returncode or not content:
+            said = done.stderr.decode(errors="replace").strip()
+            raise RuntimeError(said or f"{command[0]} failed")
+        new.write_bytes(content + hashlib.sha256(content).digest())
 
 
 def _struct(name: str, fields: str, **others: type) -> type[ctypes.Structure]:

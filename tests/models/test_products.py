@@ -162,6 +162,7 @@ def test_it_is_compiled_once(cache, monkeypatch):
     [
         ("no-such-compiler", "no-such-compiler: No such file or directory"),
         ("false with arguments", "false failed"),
+        ("true", "true failed"),  # it writes nothing
     ],
 )
 def test_without_a_compiler_a_line_says_so(cache, monkeypatch, capsys, compiler, reason):
@@ -174,12 +175,13 @@ def test_without_a_compiler_a_line_says_so(cache, monkeypatch, capsys, compiler,
     assert not any(cache.iterdir())
 
 
-def test_a_damaged_library_is_compiled_again(cache, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kept", [0, 10, 5000, -100])
+def test_a_damaged_library_is_compiled_again(cache, monkeypatch, tmp_path, kept):
     products.products()
     (library,) = cache.iterdir()
     damaged = tmp_path / "other" / "deeppro" / library.name
     damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"")
+    damaged.write_bytes(library.read_bytes()[:kept])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     products.products.cache_clear()
     assert compiler_works(CPU, torch.float32)
