@@ -65,7 +65,6 @@ class ProductTape(Tape):
         return self.places[key]
 
     def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
-        """As for a Tape; x may be [B, *, P] with several axes that make up K."""
         for matrix, _ in factors:
             if id(matrix) not in self.packed:
                 self.packed[id(matrix)] = matrix, Weights(matrix)

@@ -94,22 +94,19 @@ def fits(x: torch.Tensor) -> bool:
 
 
 class Weights:
-    """A matrix [O, K] or [B, O, K] for products with x [B, *, P], several axes of which make K."""
+    """A matrix [O, K] or [B, O, K] for products with x [B, K, P]."""
 
     def __init__(self, matrix: torch.Tensor):
         matrix = without_tiny(matrix).float()
         self.kept = matrix.ne(0).flatten(0, -2).any(dim=0)  # taps that have any weight
-        self.blocks, self.outputs = in_blocks(matrix[..., self.kept]), matrix.shape[-2]
+        self.blocks = in_blocks(matrix[..., self.kept])
         self.step = self.blocks[0].numel() if matrix.dim() == 3 else 0
 
     def factors(self, x: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
         """The struct, and an array that has to live as long."""
         assert fits(x)
         assert not self.step or len(self.blocks) == len(x)
-        offsets = torch.zeros(1, dtype=torch.int64)
-        for size, stride in zip(x.shape[1:-1], x.stride()[1:-1], strict=True):
-            offsets = (offsets[:, None] + stride * torch.arange(size)).flatten()
-        offsets = offsets[self.kept].contiguous()
+        offsets = x.stride(1) * torch.arange(x.shape[1])[self.kept]
         weights = self.blocks.data_ptr(), self.step
         struct = FactorsStruct(
             len(offsets), *weights, x.data_ptr(), x.stride(0), offsets.data_ptr()

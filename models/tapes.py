@@ -54,14 +54,12 @@ class Tape:
     def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
         """The sum of the products of all factors to out [B, O, P], rectified to floor [O, 1] or
         [B, O, 1]."""
-        add = False
-        for matrix, x in factors:
+        for i, (matrix, x) in enumerate(factors):
             matrix = self.cast(matrix).expand(len(x), -1, -1)
-            if add:
+            if i:
                 self.do(torch.baddbmm, out, matrix, x, out=out)
             else:
                 self.do(torch.bmm, matrix, x, out=out)
-            add = True
         if floor is not None:
             self.rectify(out, floor)
 

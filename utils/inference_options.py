@@ -22,6 +22,6 @@ def add_inference(parser: Parser, precisions: Sequence[str], registrations: Sequ
     )  # fmt: skip
     group.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False,
-        help="compile what is done to a tile: in C++ on a CPU (g++ or clang++ needed; seconds, the "
+        help="compile what is done to a tile: in C++ on a CPU (with a compiler; seconds, the "
         "first time only), with torch.compile on a GPU or in less than fp32 (up to a minute)",
     )  # fmt: skip

@@ -16,7 +16,6 @@ from datasets.entries import HEADER, write_entry
 from tests.conftest import write_image
 from tests.datasets.cached import check_same, files, on_disk, opened
 from utils.errors import InputError
-from utils.files import cache_folder
 
 processes = multiprocessing.get_context("fork")
 
@@ -266,14 +265,6 @@ def test_processes_that_share_a_machine_share_its_memory(data, monkeypatch):
 def test_the_estimate_is_near_the_size_on_disk(data, place):
     for sequence, cached in zip(opened(data), on_disk(opened(data), place), strict=True):
         assert 0 <= caching.decoded_size(sequence) - cached.entry.stat().st_size + 8192 < 3 * HEADER
-
-
-def test_the_default_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "deeppro"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert str(cache_folder()) == "/home/someone/.cache/deeppro"
 
 
 def test_opening_an_entry_says_that_it_is_used(data, place):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.golden import REPOSITORY
 from utils.errors import InputError
-from utils.files import writable_folder, write_json, write_text, written_whole
+from utils.files import cache_folder, writable_folder, write_json, write_text, written_whole
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):
@@ -54,3 +54,11 @@ def test_an_unwritable_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="use --output"):
         writable_folder(tmp_path / "file" / "below", "use --output")
+
+
+def test_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "deeppro"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert str(cache_folder()) == "/home/someone/.cache/deeppro"
