@@ -137,7 +137,8 @@ class Head:
     def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
         """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt."""
         T, C, P = x.size()
-        y, spare = tape.scratch("a", C, T, P), x.view(-1)
+        y = tape.scratch("a", C, T, P)
+        spare = x.view(-1) if x.is_contiguous() else tape.scratch("b", C * T * P)
         tape.multiply(y, (self.maps, x.transpose(0, 1)), floor=self.floor)
         for matrix, floor in self.layers:
             x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)

@@ -1,18 +1,29 @@
 """DeepPro-Plus prepared for inference: tiles with a halo (see `models.prepared`)."""
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
 from torch.nn import functional as F
 
+from models.compiled_space import CompiledDeepProPlus
 from models.deeppro_plus import DeepProPlus
 from models.layers import check_frames
 from models.prepared import folded, for_each, pointwise_matrix, prepares, tiles
 from models.prepared_convolutions import Convolution, paired
 from models.prepared_space import ProbedBlock, SpatioTemporalBlock, outside
+from models.products import on_products
 
 
 @prepares(DeepProPlus)
+def prepared_deeppro_plus(
+    network: DeepProPlus, tile: int | None, dtype: torch.dtype, compiled: bool
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    if on_products(dtype, network.conv_out2.weight.device, compiled):
+        return CompiledDeepProPlus(network, tile)
+    return PreparedDeepProPlus(network, tile, dtype, compiled)
+
+
 class PreparedDeepProPlus:
     """Tiles with a halo of 9 pixels, which shrinks layer by layer: 3 + (1 + 2) + (1 + 2)."""
 

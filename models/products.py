@@ -1,4 +1,4 @@
-"""Steps on tiles of pixels by `products.cpp`, in fp32 on a CPU: what they take; its compilation."""
+"""Steps on tiles of pixels by `products.cpp`, in fp32 on a CPU: what they take; the compilation."""
 
 import ctypes
 import hashlib
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models.tapes import without_tiny
 from utils.files import cache_folder, written_whole
 
-SOURCE = Path(__file__).with_name("products.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("products.h", "products.cpp", "filters.cpp")]
 FLAGS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}  # else what any CPU has
 
 
@@ -27,13 +27,16 @@ def on_products(dtype: torch.dtype, device: torch.device, compiled: bool) -> boo
 
 @cache
 def products() -> ctypes.CDLL:
-    """The functions of products.cpp for this kind of processor, from the cache folder or compiled
-    with $CXX or c++. OSError or RuntimeError where that does not work."""
+    """The functions of products.cpp and filters.cpp for this kind of processor, from the cache
+    folder or compiled with $CXX or c++. OSError or RuntimeError where that does not work."""
     flags = FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
     compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
-    command = [*compiler, "-O3", "-shared", "-fPIC", *flags, str(SOURCE)]
-    about = SOURCE.read_bytes() + " ".join([*command[:-1], platform.machine()]).encode()
-    path = cache_folder() / f"products-{hashlib.sha256(about).hexdigest()[:16]}.so"
+    command = [*compiler, "-O3", "-shared", "-fPIC", *flags]
+    about = b"".join(path.read_bytes() for path in SOURCES)
+    about += " ".join([*command, platform.machine()]).encode()
+    command += [str(path) for path in SOURCES if path.suffix == ".cpp"]
+    digest = hashlib.sha256(about).hexdigest()
+    path = cache_folder() / f"products-{digest[:16]}.so"
     if not _is_whole(path):
         _compile(command, path)
     return ctypes.CDLL(str(path))
@@ -58,22 +61,22 @@ def _compile(command: list[str], path: Path) -> None:
         new.write_bytes(content + hashlib.sha256(content).digest())
 
 
-def _struct(name: str, fields: str, **others: type) -> type[ctypes.Structure]:
-    """A struct of products.cpp: 64-bit whole numbers, and pointers where a * says so."""
+def make_struct(name: str, fields: str, **others: type) -> type[ctypes.Structure]:
+    """A struct of theirs: 64-bit whole numbers, and pointers where a * says so."""
     kinds = [
         (f.strip("*"), ctypes.c_void_p if "*" in f else ctypes.c_int64) for f in fields.split()
     ]
     return type(name, (ctypes.Structure,), {"_fields_": [*kinds, *others.items()]})
 
 
-FactorsStruct = _struct("Factors", "taps *weights weights_step *x x_step *offsets")
-StepStruct = _struct(
+FactorsStruct = make_struct("Factors", "taps *weights weights_step *x x_step *offsets")
+StepStruct = make_struct(
     "Step",
     "kind batches outputs pixels *out out_step out_row *floor floor_step count",
     factors=FactorsStruct * 2,
 )
-MapStruct = _struct("Map", "*x columns *first *share")
-EndStruct = _struct(
+MapStruct = make_struct("Map", "*x columns *first *share")
+EndStruct = make_struct(
     "End",
     "channels frames rows columns *sum *floor *weights *bias *out out_frame out_row count",
     maps=MapStruct * 2,

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from threading import Lock
 
 import torch
@@ -10,6 +11,17 @@ import torch
 from models.compiled import Compiled, ProductTape, Result, Traced
 from models.products import on_products, products
 from models.tapes import Tape
+
+
+@contextmanager
+def lent(idle: list, make: Callable) -> Iterator:
+    """One of the idle, or one that is made; idle again afterwards. Threads may share the list."""
+    try:
+        one = idle.pop()
+    except IndexError:
+        one = make()
+    yield one
+    idle.append(one)
 
 
 class Tapes:
@@ -39,18 +51,16 @@ class Tapes:
         """Let go of the arrays: frames of another size come next."""
         self.idle: dict[int, list[Tape | Compiled]] = defaultdict(list)
 
-    @contextmanager
-    def borrow(self, pixels: int) -> Iterator[Tape | Compiled]:
+    def borrow(self, pixels: int) -> AbstractContextManager[Tape | Compiled]:
         """A tape for tiles of so many pixels, made where none is idle."""
-        try:
-            tape = self.idle[pixels].pop()
-        except IndexError:
-            tape = (ProductTape if self.products else Tape)(*self.kind)
-            self.record(tape, pixels)
-            if self.compiled and not self.products:
-                tape = Compiled(self._function(tape, pixels), tape)
-        yield tape
-        self.idle[pixels].append(tape)
+        return lent(self.idle[pixels], partial(self._make, pixels))
+
+    def _make(self, pixels: int) -> Tape | Compiled:
+        tape = (ProductTape if self.products else Tape)(*self.kind)
+        self.record(tape, pixels)
+        if self.compiled and not self.products:
+            return Compiled(self._function(tape, pixels), tape)
+        return tape
 
     def _function(self, tape: Tape, pixels: int) -> Callable:
         """What a tape of this size does, as one function; compiled when it is first called."""

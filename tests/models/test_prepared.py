@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models import build_network, compiled_output, network_names, prepared_deeppro, tape_pool
+from models import (
+    build_network,
+    compiled_output,
+    network_names,
+    prepared_deeppro,
+    prepared_deeppro_plus,
+    tape_pool,
+)
 from models.prepared import Plain, Tape, for_each, prepare, tiles
 from models.prepared_convolutions import Convolution
 from models.prepared_upsampling import interpolation, spans
@@ -241,7 +248,7 @@ def test_logits_are_the_published_ones(path, compiled):
 @pytest.mark.parametrize("name", network_names())
 def test_as_a_function_of_torch_the_maps_are_the_same(name, monkeypatch):
     """As on a GPU."""
-    for room in (compiled_output, prepared_deeppro, tape_pool):
+    for room in (compiled_output, prepared_deeppro, prepared_deeppro_plus, tape_pool):
         monkeypatch.setattr(room, "on_products", lambda *about: False)
     network, frames = trained(name, 8), torch.randn(8, 13, 17)
     with torch.no_grad():

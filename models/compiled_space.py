@@ -1,0 +1,235 @@
+"""DeepPro-Plus with `--compile` on a CPU: strips of the frame from top to bottom, in C++.
+
+Every layer makes a few rows at a time, of all frames, from the last rows of the layer before. All
+that there is of its features are those rows, which stay in the cache, and a strip needs a halo only
+at its sides and ends. Features lie as [T, C, rows, w]. As in `models.prepared_deeppro` they are
+stored without their bias, and what stands for zero is minus that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from models.deeppro_plus import DeepProPlus
+from models.filters import HIGH, WIDTH, Filter, Mix
+from models.layers import ResidualBlock, check_frames
+from models.prepared import Head, folded, for_each, pointwise_matrix, tiles
+from models.products import PRODUCT, FactorsStruct, StepStruct, Weights, products, step
+from models.tape_pool import Tapes, lent
+from models.tapes import Tape
+
+HALO = 9  # of the frames; that of the first layer is 6
+TILE = (128, WIDTH - 10)  # the difference convolution of the first block has a halo of 5
+
+
+class Strip(NamedTuple):
+    """A part of a frame [H, W]."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    H: int
+    W: int
+
+
+class Rows:
+    """The last `ring` rows of features on a strip, [T + 2 ends, C, ring, w + 2 halo]. Row i,
+    counted from `halo` above the strip, lies at i modulo `ring`. Outside the frame they are zero.
+
+    Args:
+        zero: what stands for zero, [C].
+        halo: how far they reach beyond the strip.
+        ends: zero frames before and behind the T.
+    """
+
+    def __init__(self, T: int, zero: torch.Tensor, halo: int, ring: int, ends: int):
+        self.zero, self.halo, self.frames = zero.float()[:, None, None], halo, slice(ends, ends + T)
+        self.all = torch.empty(T + 2 * ends, len(zero), ring, TILE[1] + 2 * halo)
+
+    def begin(self, strip: Strip) -> None:
+        top, bottom, left, right, H, W = strip
+        self.all[:] = self.zero
+        self.count = bottom - top + 2 * self.halo
+        self.inside = max(0, self.halo - top), min(self.count, self.halo + H - top)
+        last = min(right - left + 2 * self.halo, self.halo + W - left)
+        self.columns = slice(max(0, self.halo - left), last)
+
+    def own(self) -> torch.Tensor:
+        """What is in the frame: [T, C, ring, w']."""
+        return self.all[self.frames, ..., self.columns]
+
+    def around(self, columns: slice, halo: int, reach: int) -> torch.Tensor:
+        """What `reach` around the columns of others takes of them: [T + 2 ends, C, ring, w']."""
+        shift = self.halo - halo
+        return self.all[..., columns.start + shift - reach : columns.stop + shift + reach]
+
+    def make(self, work: Callable[[int, int], None], part: int) -> None:
+        """The part-th HIGH rows; work(i, count) makes rows i to i + count of those in the frame."""
+        start, stop = HIGH * part, min(HIGH * (part + 1), self.count)
+        first, last = max(start, self.inside[0]), min(stop, self.inside[1])
+        if first < last:
+            work(first, last - first)
+        for row in range(max(start, self.inside[1]), stop):
+            self.all[:, :, row % self.all.shape[2]] = self.zero[..., 0]
+
+
+def filtered(filter: Filter, x: Rows, out: Rows, other: Rows | None = None) -> Callable:
+    """The filter from rows to rows, for `Rows.make`."""
+    seen = x.around(out.columns, out.halo, filter.dilation)
+    if other is None:
+        return filter.bind(seen, out.own())
+    other_seen = other.around(out.columns, out.halo, 0)[other.frames]
+    return filter.bind(seen, out.own(), other_seen, other.halo - out.halo)
+
+
+class First:
+    """A convolution of one channel, [T, h, w] to rows of [T', O, h', w'].
+
+    Args:
+        kernel: [O, 1, kT, kH, kW] float64.
+        floor: what it is rectified to, [O].
+    """
+
+    def __init__(self, kernel: torch.Tensor, floor: torch.Tensor):
+        self.taps, self.floor = torch.cartesian_prod(*map(torch.arange, kernel.shape[2:])), floor
+        self.weights = Weights(kernel.flatten(1))
+
+    def bind(self, x: torch.Tensor, out: torch.Tensor) -> Callable[[int, int], None]:
+        offsets = self.taps @ torch.tensor(x.stride())
+        offsets = offsets[self.weights.kept]
+        factors = FactorsStruct(len(offsets), self.weights.blocks.data_ptr(), 0)
+        factors.x_step, factors.offsets = x.stride(0), offsets.data_ptr()
+        alive = self.weights, offsets
+        steps = [
+            step(PRODUCT, out[:, :, row], [(factors, alive)], self.floor[:, None])
+            for row in range(HIGH)
+        ]
+        pointers = (ctypes.POINTER(StepStruct) * HIGH)(*(ctypes.pointer(s.struct) for s in steps))
+
+        def make(first: int, count: int) -> None:
+            for row, one in zip(range(first, first + count), steps, strict=False):
+                one.struct.factors[0].x = x[0, row].data_ptr()
+                one.struct.out = out[0, 0, row % out.shape[2]].data_ptr()
+            products().run(pointers, count)
+
+        return make
+
+
+class Block:
+    """STD(a, b); rectified to its floor it lacks `offset` [O].
+
+    Args:
+        offset: what its input lacks, [I] float64.
+    """
+
+    def __init__(self, block: ResidualBlock, offset: torch.Tensor):
+        kernel, self.between = folded(block.conv1, block.bn1)  # what the features between lack
+        self.difference = Filter(kernel, -self.between, dilation=1, difference=True)
+        kernel, bias = folded(block.conv2, block.bn2)
+        bias = bias + kernel.flatten(2).sum(2) @ self.between
+        matrix, own = pointwise_matrix(block.conv3, block.bn3)
+        shortcut, more = pointwise_matrix(*block.shortcut)
+        self.offset = (own + more)[:, 0] + matrix @ bias + shortcut @ offset
+        mix = Mix(matrix, shortcut, -self.offset)
+        self.surround = Filter(kernel, -bias, dilation=2, mix=mix)
+
+
+class CompiledDeepProPlus:
+    """Layer by layer a halo of 9 pixels shrinks by 3, by 1 and 2, and by 1 and 2."""
+
+    def __init__(self, network: DeepProPlus, tile: int | None):
+        self.seqlen = network.seqlen
+        kernel, self.offset = folded(*network.conv_in[:2])
+        self.first = First(kernel, -self.offset)
+        one, two = network.layer1
+        self.one = Block(one, self.offset)
+        self.two = Block(two, self.one.offset)
+        self.head = Head(network.TPro, network.conv_out1[:2], offset=self.two.offset)
+        self.last, bias = pointwise_matrix(network.conv_out2)
+        self.bias = (bias + self.last @ self.head.offset).float().view(-1, 1, 1)
+        self.tile = (tile, min(tile, TILE[1])) if tile else TILE
+        self.tapes = Tapes(self._record, torch.float32, self.bias.device, compiled=True)
+        self.idle: list[list[Rows]] = []
+        self.size = None  # the tapes are for frames of this size
+
+    @torch.inference_mode()
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        check_frames(frames[None, None], self.seqlen)
+        H, W = frames.shape[1:]
+        if self.size != (H, W):
+            self.tapes.clear()
+            self.size = (H, W)
+        out = frames.new_empty(frames.shape)
+
+        def fill(tile: tuple) -> None:
+            (top, bottom), (left, right) = tile
+            with lent(self.idle, self._layers) as layers:
+                self._strip(frames, Strip(top, bottom, left, right, H, W), layers, out)
+
+        for_each(fill, product(tiles(H, self.tile[0]), tiles(W, self.tile[1])), frames.device)
+        return out
+
+    def _layers(self) -> list[Rows]:
+        """The arrays of a strip. A layer makes HIGH rows of two times as many of the one before;
+        what the shortcuts take as well is kept longer."""
+        kinds = [
+            (self.offset, 6, 3, 2),
+            (self.one.between, 5, 2, 1),
+            (self.one.offset, 3, 3, 2),
+            (self.two.between, 2, 2, 1),
+        ]
+        return [Rows(self.seqlen, -lack, halo, n * HIGH, ends) for lack, halo, n, ends in kinds]
+
+    def _strip(
+        self, frames: torch.Tensor, strip: Strip, layers: list[Rows], out: torch.Tensor
+    ) -> None:
+        """Fill a strip of out, logits [T, H, W]."""
+        top, bottom, left, right, H, W = strip
+        h, w = bottom - top, right - left
+        for rows in layers:
+            rows.begin(strip)
+        x = frames[:, max(0, top - HALO) : bottom + HALO, max(0, left - HALO) : right + HALO]
+        sides = [max(0, HALO - room) for room in (left, W - right, top, H - bottom)]
+        x = F.pad(x, (*sides, 2, 2))[..., layers[0].columns.start :]
+        first, changed, middle, changed_again = layers
+        one, two = self.one, self.two
+        with self.tapes.borrow(HIGH * w) as tape:
+            made, columns = tape.source.unflatten(2, (HIGH, w)), slice(0, w)
+            around = changed_again.around(columns, 0, 2), made, middle.around(columns, 0, 0)
+            last = two.surround.bind(*around[:2], around[2][middle.frames], middle.halo)
+
+            def finish(part: int) -> None:
+                last(HIGH * part, HIGH)  # rows beyond the strip are of no consequence
+                tape.run()
+                rows = slice(top + HIGH * part, min(top + HIGH * (part + 1), bottom))
+                to = out[:, rows, left:right]
+                torch.add(tape.result.view(made[:, 0].shape)[:, : to.shape[1]], self.bias, out=to)
+
+            makes = [
+                partial(first.make, self.first.bind(x, first.own())),
+                partial(changed.make, filtered(one.difference, first, changed)),
+                partial(middle.make, filtered(one.surround, changed, middle, first)),
+                partial(changed_again.make, filtered(two.difference, middle, changed_again)),
+                finish,
+            ]
+            # A layer comes after those rows of the one before that lie below its own.
+            for part in range(-(-h // HIGH) + len(makes) - 1):
+                for late, make in enumerate(makes):
+                    if part >= late:
+                        make(part - late)
+
+    def _record(self, tape: Tape, pixels: int) -> None:
+        """From `source`, rectified features [T, C, P], to `result` [1, T, P]."""
+        x = tape.scratch("c", self.seqlen, len(self.head.maps), pixels)
+        tape.begin(x)
+        tape.result = tape.scratch("d", 1, self.seqlen, pixels)
+        for piece in tape.pieces(pixels):
+            tape.mix(tape.result[..., piece], self.last, self.head.record(tape, x[..., piece]))

@@ -1,0 +1,227 @@
+// Convolutions of 3 x 3 taps in space and several in time by fewer products, on a few rows at a time, in
+// arrays that stay in the cache (see models/filters.py).
+
+#include <vector>
+
+#include "products.h"
+
+// HIGH rows of WIDTH columns at most. An image has LINES of them, or of sums of two, in AREA.
+constexpr int64_t HIGH = 4, WIDTH = 100, LINES = 2, AREA = 208;
+constexpr int64_t SEEN = 6, GIVEN = 4;  // frames of a group
+constexpr int64_t Q = 4;  // images along the rows, of which two rows are made
+
+// Rows of an array [frames][channels][ring][columns]: row r of them lies at (first + r) % ring.
+struct Rows {
+  const float* at;
+  int64_t frame, channel, row;  // steps, in floats
+  int64_t first, ring;
+  int64_t offset(int64_t r) const { return (first + r) % ring * row; }
+};
+
+// out[t][o][r][p] = max(floor[o], the convolution of x). All steps count floats.
+struct Filter {
+  int64_t images;  // along time: 6, or 5 of differences
+  int64_t apart, reach;  // frames, and pixels, from a tap to the next; pixels: 1 or 2
+  int64_t frames, frames_seen, channels, outputs, rows, columns;
+  const float* before;  // [images][SEEN]
+  const float* behind;  // [GIVEN][images]
+  const float* weights;  // [images][Q][blocks of ROWS outputs][channels][3][ROWS]
+  const float* floor;
+  float* out;
+  int64_t out_frame, out_channel, out_row;
+  Rows x;  // rows + 2 reach of them, of columns + 2 reach
+  // If not 0, so many outputs in place of them: products of them and of another array.
+  int64_t mixed, other_channels;
+  const float *mix_weights, *other_weights;  // [blocks of ROWS outputs][channels][ROWS]
+  const float* mix_floor;  // [mixed]
+  Rows other;
+};
+
+template <typename At>
+static inline void vectors(int64_t count, At at) {
+  int64_t p = 0;
+  for (; p + LANES <= count; p += LANES) at(p, LANES);
+  if (p == count) return;
+  if (count >= LANES) at(count - LANES, LANES);  // some of them once more
+  else at(0, count);
+}
+
+// Row i of a matrix [COUNT][LENGTH] times values. The first row begins with the first value, the last one
+// ends with the last: the others have zeros there.
+template <int64_t COUNT, int64_t LENGTH>
+static inline Vector combined(const float* matrix, int64_t i, const Vector* values) {
+  const int64_t first = i ? 1 : 0, last = i == COUNT - 1 ? LENGTH : LENGTH - 1;
+  Vector sum = matrix[i * LENGTH + first] * values[first];
+  for (int64_t k = first + 1; k < last; k++) sum += matrix[i * LENGTH + k] * values[k];
+  return sum;
+}
+
+template <int64_t IMAGES>
+struct Work {
+  const Filter& filter;
+  const int64_t reach, channels, outputs, rows, columns, blocks, lines, pitch, pixels;
+  // [1 or 2 along the rows][channels][IMAGES][AREA], [outputs][IMAGES][Q][AREA] and
+  // [GIVEN][outputs][HIGH][WIDTH].
+  float *images, *results, *given;
+  std::vector<int64_t> taps, given_channels, other_channels;  // offsets
+  int64_t t;  // of the first frame of a group
+  const float* seen[SEEN];
+
+  explicit Work(const Filter& filter)
+      : filter(filter),
+        reach(filter.reach),
+        channels(filter.channels),
+        outputs(filter.outputs),
+        rows(filter.rows),
+        columns(filter.columns),
+        blocks((outputs + ROWS - 1) / ROWS),
+        lines(reach == 1 ? (rows + 1) / 2 : std::min(rows, LINES)),
+        pitch(columns + 2 * reach),
+        pixels(((lines - 1) * pitch + columns + LANES - 1) / LANES * LANES) {
+    static thread_local std::vector<float> arrays;
+    const int64_t of_images = 2 * channels * IMAGES * AREA + LANES;  // products read beyond the last
+    const int64_t of_results = blocks * ROWS * IMAGES * Q * AREA;
+    const size_t all = of_images + of_results + GIVEN * outputs * HIGH * WIDTH;
+    if (arrays.size() < all) arrays.resize(all);
+    images = arrays.data(), results = images + of_images, given = results + of_results;
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t i = 0; i < 3; i++) taps.push_back(c * IMAGES * AREA + i * reach);
+    for (int64_t c = 0; c < outputs; c++) given_channels.push_back(c * HIGH * WIDTH);
+    for (int64_t c = 0; c < filter.other_channels; c++)
+      other_channels.push_back(c * filter.other.channel);
+  }
+
+  void run() {
+    for (int64_t from = 0; from < filter.frames; from += GIVEN * filter.apart)
+      for (t = from; t < std::min(from + filter.apart, filter.frames); t++) group();
+  }
+
+  // Frames t, t + apart, ... of what is given.
+  void group() {
+    for (int64_t f = 0; f < SEEN; f++)
+      seen[f] = filter.x.at + std::min(t + f * filter.apart, filter.frames_seen - 1) * filter.x.frame;
+    mix_frames<0, 2>([](Vector x, Vector y) { return x - y; });
+    multiply_images(0, images);
+    mix_frames<1, 2>([](Vector x, Vector y) { return x + y; },
+                     [](Vector x, Vector y) { return y - x; });
+    multiply_images(1, images);
+    multiply_images(2, images + channels * IMAGES * AREA);
+    mix_frames<1, 3>([](Vector x, Vector y) { return x - y; });
+    multiply_images(3, images);
+    mix_results();
+    if (filter.mixed) mix_given();
+  }
+
+  // The first row of frames of a line of images; the next ones are `reach` rows apart.
+  int64_t first_row(int64_t line) const { return reach == 1 ? 2 * line : line; }
+
+  // Images of what operations make of two of the four rows that two rows are made of.
+  template <int64_t ONE, int64_t OTHER, typename... Operation>
+  void mix_frames(Operation... operations) {
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t line = 0; line < lines; line++) {
+        auto place = [&](int64_t i) {
+          const int64_t r = std::min(first_row(line) + i * reach, rows + 2 * reach - 1);
+          return c * filter.x.channel + filter.x.offset(r);
+        };
+        const int64_t one = place(ONE), other = place(OTHER);
+        float* to = images + c * IMAGES * AREA + line * pitch;
+        vectors(pitch, [&](int64_t p, int64_t few) {
+          auto at = [=](const float* x) { return few == LANES ? load(x) : load(x, few); };
+          Vector first[SEEN], second[SEEN];
+          for (int64_t f = 0; f < SEEN; f++)
+            first[f] = at(seen[f] + one + p), second[f] = at(seen[f] + other + p);
+          float* image = to + p;
+          auto make = [&](auto operation) {
+            Vector values[SEEN];
+            for (int64_t f = 0; f < SEEN; f++) values[f] = operation(first[f], second[f]);
+            for (int64_t n = 0; n < IMAGES; n++) {
+              const Vector sum = combined<IMAGES, SEEN>(filter.before, n, values);
+              if (few == LANES) store(image + n * AREA, sum);
+              else store(image + n * AREA, sum, few);
+            }
+            image += channels * IMAGES * AREA;
+          };
+          (make(operations), ...);
+        });
+      }
+  }
+
+  void multiply_images(int64_t q, const float* x) {
+    for (int64_t n = 0; n < IMAGES; n++) {
+      Step step{};
+      step.outputs = blocks * ROWS, step.pixels = pixels;
+      step.out = results + (n * Q + q) * AREA, step.out_row = IMAGES * Q * AREA;
+      step.count = 1;
+      const float* weights = filter.weights + (n * Q + q) * blocks * taps.size() * ROWS;
+      step.factors[0] = factors(taps, weights, x + n * AREA);
+      multiply(step, 0);
+    }
+  }
+
+  static Factors factors(const std::vector<int64_t>& offsets, const float* weights, const float* x) {
+    return {int64_t(offsets.size()), weights, 0, x, 0, offsets.data()};
+  }
+
+  void mix_results() {
+    const int64_t frames = std::min(GIVEN, (filter.frames - t + filter.apart - 1) / filter.apart);
+    float* out[GIVEN];
+    int64_t out_channel = filter.out_channel, out_row = filter.out_row;
+    for (int64_t m = 0; m < GIVEN; m++)
+      out[m] = filter.out + (t + std::min(m, frames - 1) * filter.apart) * filter.out_frame;
+    if (filter.mixed) {
+      out_row = WIDTH, out_channel = HIGH * WIDTH;
+      for (int64_t m = 0; m < GIVEN; m++) out[m] = given + m * outputs * out_channel;
+    }
+    for (int64_t o = 0; o < outputs; o++)
+      for (int64_t line = 0; line < lines; line++) {
+        const int64_t r = first_row(line);
+        const bool second = r + reach < rows;
+        const int64_t upper_at = o * out_channel + r * out_row;
+        const int64_t lower_at = upper_at + reach * out_row;
+        const Vector floor = Vector{} + filter.floor[o];
+        const float* from = results + o * IMAGES * Q * AREA + line * pitch;
+        vectors(columns, [&](int64_t p, int64_t few) {
+          Vector upper[IMAGES], lower[IMAGES];
+          for (int64_t n = 0; n < IMAGES; n++) {
+            const float* x = from + n * Q * AREA + p;
+            const Vector middle = load(x + AREA), other = load(x + 2 * AREA);
+            upper[n] = load(x) + middle + other;
+            lower[n] = middle - other - load(x + 3 * AREA);
+          }
+          auto mix = [&](const Vector* values, int64_t at) {
+            for (int64_t m = 0; m < GIVEN; m++) {
+              if (m == frames) break;
+              const Vector sum = larger(combined<GIVEN, IMAGES>(filter.behind, m, values), floor);
+              if (few == LANES) store(out[m] + at, sum);
+              else store(out[m] + at, sum, few);
+            }
+          };
+          mix(upper, upper_at + p);
+          if (second) mix(lower, lower_at + p);
+        });
+      }
+  }
+
+  void mix_given() {
+    Step step{};
+    step.outputs = filter.mixed, step.pixels = columns;
+    step.out_row = filter.out_channel, step.floor = filter.mix_floor, step.count = 2;
+    for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += filter.apart)
+      for (int64_t r = 0; r < rows; r++) {
+        step.out = filter.out + frame * filter.out_frame + r * filter.out_row;
+        const float* x = given + (m * outputs * HIGH + r) * WIDTH;
+        const float* y = filter.other.at + frame * filter.other.frame + filter.other.offset(r);
+        step.factors[0] = factors(given_channels, filter.mix_weights, x);
+        step.factors[1] = factors(other_channels, filter.other_weights, y);
+        multiply(step, 0);
+      }
+  }
+};
+
+extern "C" const int64_t filter_high = HIGH, filter_width = WIDTH;
+
+extern "C" void filter(const Filter* filter) {
+  if (filter->images == 6) Work<6>(*filter).run();
+  else Work<5>(*filter).run();
+}

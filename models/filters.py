@@ -1,0 +1,138 @@
+"""Convolutions of 3 x 3 x 3 taps by `filters.cpp`, in fp32 on a CPU, a few rows at a time.
+
+Along time they take the fewer products of `FewerProducts`, and so do difference convolutions: five
+products give four frames, on the differences of six. Along the rows four products give two rows in
+the same way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch.nn import functional as F
+
+from models.layers import change_taps
+from models.prepared_convolutions import FewerProducts, toom_cook
+from models.products import fits, in_blocks, make_struct, products
+from models.tapes import without_tiny
+
+HIGH, WIDTH = 4, 100  # rows that are made at a time, and their columns, at most
+
+RowsStruct = make_struct("Rows", "*at frame channel row first ring")
+FilterStruct = make_struct(
+    "Filter",
+    "images apart reach frames frames_seen channels outputs rows columns *before *behind *weights "
+    "*floor *out out_frame out_channel out_row",
+    x=RowsStruct,
+    mixed=ctypes.c_int64,
+    other_channels=ctypes.c_int64,
+    mix_weights=ctypes.c_void_p,
+    other_weights=ctypes.c_void_p,
+    mix_floor=ctypes.c_void_p,
+    other=RowsStruct,
+)
+
+
+def rows_struct(x: torch.Tensor) -> RowsStruct:
+    assert fits(x)
+    return RowsStruct(x.data_ptr(), *x.stride()[:3], 0, x.shape[2])
+
+
+class Mix:
+    """What follows a filter: a product of its channels plus one of another array's, rectified to
+    `floor` [O].
+
+    Args:
+        matrix, other: [O, C] and [O, I] float64.
+    """
+
+    def __init__(self, matrix: torch.Tensor, other: torch.Tensor, floor: torch.Tensor):
+        self.weights, self.other = (in_blocks(without_tiny(m).float()) for m in (matrix, other))
+        self.outputs, self.other_channels = other.shape
+        self.floor = floor.float().contiguous()
+
+
+class Filter:
+    """A convolution [T, I, h, w] to [T', O, h - 2 d, w - 2 d], rectified to `floor` [O].
+
+    Args:
+        kernel: [O, I, 3, 3, 3] float64.
+        dilation: d in space, 1 or 2.
+        difference: whether the taps in time are those of a difference convolution, 2 frames apart,
+            whose sum is zero; T is T' + 4. Else T is T' + 2.
+        mix: what follows.
+    """
+
+    def __init__(
+        self,
+        kernel: torch.Tensor,
+        floor: torch.Tensor,
+        dilation: int,
+        difference: bool = False,
+        mix: Mix | None = None,
+    ):
+        self.dilation, self.apart, self.mix = dilation, 2 if difference else 1, mix
+        kernel = change_taps(kernel) if difference else kernel
+        A, G, B = toom_cook(FewerProducts.FRAMES, kernel.shape[2], FewerProducts.POINTS)
+        if difference:
+            B = F.pad(B, (1, 0)) - F.pad(B, (0, 1))  # each from the frame before to its own
+        self.before, self.behind = B.float().contiguous(), A.float().contiguous()
+        rows = kernel.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+        kernels = torch.einsum("nk,qh,oikhw->nqoiw", G.to(kernel), rows, kernel).flatten(3)
+        self.weights = in_blocks(without_tiny(kernels).float())
+        self.outputs, self.channels = kernel.shape[:2]
+        self.floor = floor.float().contiguous()
+
+    def bind(
+        self, x: torch.Tensor, out: torch.Tensor, other: torch.Tensor | None = None, shift: int = 0
+    ) -> BoundFilter:
+        """The filter from rows of x [T, I, ., w] to rows of out [T', O, ., w - 2 d], where there is
+        a mix with row i + `shift` of other [T', I', ., w - 2 d] at row i of out.
+
+        Row i of an array lies at i modulo its number of rows.
+        """
+        return BoundFilter(self, x, out, other, shift)
+
+
+class BoundFilter:
+    """A filter on arrays (see `Filter.bind`)."""
+
+    def __init__(
+        self,
+        filter: Filter,
+        x: torch.Tensor,
+        out: torch.Tensor,
+        other: torch.Tensor | None,
+        shift: int,
+    ):
+        T, O, _, w = out.size()  # noqa: E741
+        d, apart, mix = filter.dilation, filter.apart, filter.mix
+        assert fits(out)
+        assert w <= WIDTH
+        assert (mix or filter).outputs == O
+        assert (len(x), x.shape[1], x.shape[3]) == (T + 2 * apart, filter.channels, w + 2 * d)
+        struct = FilterStruct(len(filter.before), apart, d, T, len(x), x.shape[1], filter.outputs)
+        struct.columns, struct.x = w, rows_struct(x)
+        struct.out_frame, struct.out_channel, struct.out_row = out.stride()[:3]
+        for name in ("before", "behind", "weights", "floor"):
+            setattr(struct, name, getattr(filter, name).data_ptr())
+        if mix:
+            assert (len(other), other.shape[1], other.shape[3]) == (T, mix.other_channels, w)
+            struct.mixed, struct.other_channels = O, mix.other_channels
+            struct.mix_weights, struct.other_weights = (
+                m.data_ptr() for m in (mix.weights, mix.other)
+            )
+            struct.mix_floor, struct.other = mix.floor.data_ptr(), rows_struct(other)
+        self.struct, self.shift, self.out = struct, shift, out
+        self.alive = filter, x, other
+
+    def __call__(self, first: int, count: int) -> None:
+        """Make rows `first` to `first` + `count` of out, at most HIGH and not beyond its last one,
+        from row `first` of x on."""
+        out, struct = self.out, self.struct
+        start = first % out.shape[2]
+        assert 0 < count <= min(HIGH, out.shape[2] - start)
+        struct.x.first, struct.other.first, struct.rows = first, first + self.shift, count
+        struct.out = out.data_ptr() + 4 * start * out.stride(2)
+        products().filter(ctypes.byref(struct))
