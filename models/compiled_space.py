@@ -52,7 +52,8 @@ class Rows:
 
     def __init__(self, T: int, zero: torch.Tensor, halo: int, ring: int, ends: int):
         self.zero, self.halo, self.frames = zero.float()[:, None, None], halo, slice(ends, ends + T)
-        self.all = torch.empty(T + 2 * ends, len(zero), ring, TILE[1] + 2 * halo)
+        width = TILE[1] + 2 * halo
+        self.all = torch.empty(T + 2 * ends, len(zero), ring, -(-width // 16) * 16)[..., :width]
 
     def begin(self, strip: Strip) -> None:
         top, bottom, left, right, H, W = strip

@@ -6,7 +6,7 @@
 #include "products.h"
 
 // HIGH rows of WIDTH columns at most. An image has LINES of them, or of sums of two, in AREA.
-constexpr int64_t HIGH = 4, WIDTH = 100, LINES = 2, AREA = 208;
+constexpr int64_t HIGH = 4, WIDTH = 100, LINES = 2, AREA = 208, GIVEN_PITCH = 112;
 constexpr int64_t SEEN = 6, GIVEN = 4;  // frames of a group
 constexpr int64_t Q = 4;  // images along the rows, of which two rows are made
 
@@ -81,12 +81,12 @@ struct Work {
     static thread_local std::vector<float> arrays;
     const int64_t of_images = 2 * channels * IMAGES * AREA + LANES;  // products read beyond the last
     const int64_t of_results = blocks * ROWS * IMAGES * Q * AREA;
-    const size_t all = of_images + of_results + GIVEN * outputs * HIGH * WIDTH;
+    const size_t all = of_images + of_results + GIVEN * outputs * HIGH * GIVEN_PITCH;
     if (arrays.size() < all) arrays.resize(all);
     images = arrays.data(), results = images + of_images, given = results + of_results;
     for (int64_t c = 0; c < channels; c++)
       for (int64_t i = 0; i < 3; i++) taps.push_back(c * IMAGES * AREA + i * reach);
-    for (int64_t c = 0; c < outputs; c++) given_channels.push_back(c * HIGH * WIDTH);
+    for (int64_t c = 0; c < outputs; c++) given_channels.push_back(c * HIGH * GIVEN_PITCH);
     for (int64_t c = 0; c < filter.other_channels; c++)
       other_channels.push_back(c * filter.other.channel);
   }
@@ -170,7 +170,7 @@ struct Work {
     for (int64_t m = 0; m < GIVEN; m++)
       out[m] = filter.out + (t + std::min(m, frames - 1) * filter.apart) * filter.out_frame;
     if (filter.mixed) {
-      out_row = WIDTH, out_channel = HIGH * WIDTH;
+      out_row = GIVEN_PITCH, out_channel = HIGH * GIVEN_PITCH;
       for (int64_t m = 0; m < GIVEN; m++) out[m] = given + m * outputs * out_channel;
     }
     for (int64_t o = 0; o < outputs; o++)
@@ -210,7 +210,7 @@ struct Work {
     for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += filter.apart)
       for (int64_t r = 0; r < rows; r++) {
         step.out = filter.out + frame * filter.out_frame + r * filter.out_row;
-        const float* x = given + (m * outputs * HIGH + r) * WIDTH;
+        const float* x = given + (m * outputs * HIGH + r) * GIVEN_PITCH;
         const float* y = filter.other.at + frame * filter.other.frame + filter.other.offset(r);
         step.factors[0] = factors(given_channels, filter.mix_weights, x);
         step.factors[1] = factors(other_channels, filter.other_weights, y);
