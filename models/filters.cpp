@@ -5,10 +5,13 @@
 
 #include "products.h"
 
-// HIGH rows of WIDTH columns at most. An image has LINES of them, or of sums of two, in AREA.
-constexpr int64_t HIGH = 4, WIDTH = 100, LINES = 2, AREA = 208, GIVEN_PITCH = 112;
-constexpr int64_t SEEN = 6, GIVEN = 4;  // frames of a group
-constexpr int64_t Q = 4;  // images along the rows, of which two rows are made
+// HIGH rows of WIDTH columns at most.
+constexpr int64_t HIGH = 4, WIDTH = 100, GIVEN_PITCH = 112;
+// Frames are taken in groups: 4 are given of 6 that are seen. So are rows: of 4 of them 4 images are
+// made, and of these 2 rows. An image has 2 lines then, one right behind the other.
+constexpr int64_t SEEN = 6, GIVEN = 4, ROW_IMAGES = 4, LINES = 2, AREA = 208;
+static_assert(AREA >= LINES * (WIDTH + 4) && AREA % LANES == 0);
+static_assert(GIVEN_PITCH >= WIDTH && GIVEN_PITCH % LANES == 0);
 
 // Rows of an array [frames][channels][ring][columns]: row r of them lies at (first + r) % ring.
 struct Rows {
@@ -20,20 +23,21 @@ struct Rows {
 
 // out[t][o][r][p] = max(floor[o], the convolution of x). All steps count floats.
 struct Filter {
-  int64_t images;  // along time: 6, or 5 of differences
+  int64_t images;  // along time: 6, or 5 if the taps are those of differences
   int64_t apart, reach;  // frames, and pixels, from a tap to the next; pixels: 1 or 2
   int64_t frames, frames_seen, channels, outputs, rows, columns;
-  const float* before;  // [images][SEEN]
-  const float* behind;  // [GIVEN][images]
-  const float* weights;  // [images][Q][blocks of ROWS outputs][channels][3][ROWS]
+  const float* input_transform;  // [images][SEEN]
+  const float* output_transform;  // [GIVEN][images]
+  const float* weights;  // [images][ROW_IMAGES][blocks of ROWS outputs][channels][3][ROWS]
   const float* floor;
   float* out;
   int64_t out_frame, out_channel, out_row;
   Rows x;  // rows + 2 reach of them, of columns + 2 reach
-  // If not 0, so many outputs in place of them: products of them and of another array.
-  int64_t mixed, other_channels;
+  // If not 0, the outputs of a mix, which go to out instead: of a product of all outputs at a pixel
+  // plus one of what another array has there.
+  int64_t mix_outputs, other_channels;
   const float *mix_weights, *other_weights;  // [blocks of ROWS outputs][channels][ROWS]
-  const float* mix_floor;  // [mixed]
+  const float* mix_floor;  // [mix_outputs]
   Rows other;
 };
 
@@ -56,12 +60,19 @@ static inline Vector combined(const float* matrix, int64_t i, const Vector* valu
   return sum;
 }
 
+// Room for so many numbers, the thread's own: several may work at a time.
+static float* scratch(size_t count) {
+  static thread_local std::vector<float> room;
+  if (room.size() < count) room.resize(count);
+  return room.data();
+}
+
 template <int64_t IMAGES>
 struct Work {
   const Filter& filter;
   const int64_t reach, channels, outputs, rows, columns, blocks, lines, pitch, pixels;
-  // [1 or 2 along the rows][channels][IMAGES][AREA], [outputs][IMAGES][Q][AREA] and
-  // [GIVEN][outputs][HIGH][WIDTH].
+  // [1 or 2 along the rows][channels][IMAGES][AREA], [outputs][IMAGES][ROW_IMAGES][AREA] and
+  // [GIVEN][outputs][HIGH][GIVEN_PITCH].
   float *images, *results, *given;
   std::vector<int64_t> taps, given_channels, other_channels;  // offsets
   int64_t t;  // of the first frame of a group
@@ -78,12 +89,11 @@ struct Work {
         lines(reach == 1 ? (rows + 1) / 2 : std::min(rows, LINES)),
         pitch(columns + 2 * reach),
         pixels(((lines - 1) * pitch + columns + LANES - 1) / LANES * LANES) {
-    static thread_local std::vector<float> arrays;
     const int64_t of_images = 2 * channels * IMAGES * AREA + LANES;  // products read beyond the last
-    const int64_t of_results = blocks * ROWS * IMAGES * Q * AREA;
-    const size_t all = of_images + of_results + GIVEN * outputs * HIGH * GIVEN_PITCH;
-    if (arrays.size() < all) arrays.resize(all);
-    images = arrays.data(), results = images + of_images, given = results + of_results;
+    const int64_t of_results = blocks * ROWS * IMAGES * ROW_IMAGES * AREA;
+    const int64_t of_given = filter.mix_outputs ? GIVEN * outputs * HIGH * GIVEN_PITCH : 0;
+    images = scratch(of_images + of_results + of_given);
+    results = images + of_images, given = results + of_results;
     for (int64_t c = 0; c < channels; c++)
       for (int64_t i = 0; i < 3; i++) taps.push_back(c * IMAGES * AREA + i * reach);
     for (int64_t c = 0; c < outputs; c++) given_channels.push_back(c * HIGH * GIVEN_PITCH);
@@ -109,13 +119,14 @@ struct Work {
     mix_frames<1, 3>([](Vector x, Vector y) { return x - y; });
     multiply_images(3, images);
     mix_results();
-    if (filter.mixed) mix_given();
+    if (filter.mix_outputs) mix_given();
   }
 
   // The first row of frames of a line of images; the next ones are `reach` rows apart.
   int64_t first_row(int64_t line) const { return reach == 1 ? 2 * line : line; }
 
-  // Images of what operations make of two of the four rows that two rows are made of.
+  // Images of what operations make of two of four rows: the input transform of Winograd's F(2, 3)
+  // along the rows, then the one along time.
   template <int64_t ONE, int64_t OTHER, typename... Operation>
   void mix_frames(Operation... operations) {
     for (int64_t c = 0; c < channels; c++)
@@ -136,7 +147,7 @@ struct Work {
             Vector values[SEEN];
             for (int64_t f = 0; f < SEEN; f++) values[f] = operation(first[f], second[f]);
             for (int64_t n = 0; n < IMAGES; n++) {
-              const Vector sum = combined<IMAGES, SEEN>(filter.before, n, values);
+              const Vector sum = combined<IMAGES, SEEN>(filter.input_transform, n, values);
               if (few == LANES) store(image + n * AREA, sum);
               else store(image + n * AREA, sum, few);
             }
@@ -151,9 +162,9 @@ struct Work {
     for (int64_t n = 0; n < IMAGES; n++) {
       Step step{};
       step.outputs = blocks * ROWS, step.pixels = pixels;
-      step.out = results + (n * Q + q) * AREA, step.out_row = IMAGES * Q * AREA;
+      step.out = results + (n * ROW_IMAGES + q) * AREA, step.out_row = IMAGES * ROW_IMAGES * AREA;
       step.count = 1;
-      const float* weights = filter.weights + (n * Q + q) * blocks * taps.size() * ROWS;
+      const float* weights = filter.weights + (n * ROW_IMAGES + q) * blocks * taps.size() * ROWS;
       step.factors[0] = factors(taps, weights, x + n * AREA);
       multiply(step, 0);
     }
@@ -163,13 +174,14 @@ struct Work {
     return {int64_t(offsets.size()), weights, 0, x, 0, offsets.data()};
   }
 
+  // The output transforms.
   void mix_results() {
     const int64_t frames = std::min(GIVEN, (filter.frames - t + filter.apart - 1) / filter.apart);
     float* out[GIVEN];
     int64_t out_channel = filter.out_channel, out_row = filter.out_row;
     for (int64_t m = 0; m < GIVEN; m++)
       out[m] = filter.out + (t + std::min(m, frames - 1) * filter.apart) * filter.out_frame;
-    if (filter.mixed) {
+    if (filter.mix_outputs) {
       out_row = GIVEN_PITCH, out_channel = HIGH * GIVEN_PITCH;
       for (int64_t m = 0; m < GIVEN; m++) out[m] = given + m * outputs * out_channel;
     }
@@ -180,11 +192,11 @@ struct Work {
         const int64_t upper_at = o * out_channel + r * out_row;
         const int64_t lower_at = upper_at + reach * out_row;
         const Vector floor = Vector{} + filter.floor[o];
-        const float* from = results + o * IMAGES * Q * AREA + line * pitch;
+        const float* from = results + o * IMAGES * ROW_IMAGES * AREA + line * pitch;
         vectors(columns, [&](int64_t p, int64_t few) {
           Vector upper[IMAGES], lower[IMAGES];
           for (int64_t n = 0; n < IMAGES; n++) {
-            const float* x = from + n * Q * AREA + p;
+            const float* x = from + n * ROW_IMAGES * AREA + p;
             const Vector middle = load(x + AREA), other = load(x + 2 * AREA);
             upper[n] = load(x) + middle + other;
             lower[n] = middle - other - load(x + 3 * AREA);
@@ -192,7 +204,7 @@ struct Work {
           auto mix = [&](const Vector* values, int64_t at) {
             for (int64_t m = 0; m < GIVEN; m++) {
               if (m == frames) break;
-              const Vector sum = larger(combined<GIVEN, IMAGES>(filter.behind, m, values), floor);
+              const Vector sum = larger(combined<GIVEN, IMAGES>(filter.output_transform, m, values), floor);
               if (few == LANES) store(out[m] + at, sum);
               else store(out[m] + at, sum, few);
             }
@@ -205,7 +217,7 @@ struct Work {
 
   void mix_given() {
     Step step{};
-    step.outputs = filter.mixed, step.pixels = columns;
+    step.outputs = filter.mix_outputs, step.pixels = columns;
     step.out_row = filter.out_channel, step.floor = filter.mix_floor, step.count = 2;
     for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += filter.apart)
       for (int64_t r = 0; r < rows; r++) {

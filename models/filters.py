@@ -1,8 +1,8 @@
 """Convolutions of 3 x 3 x 3 taps by `filters.cpp`, in fp32 on a CPU, a few rows at a time.
 
-Along time they take the fewer products of `FewerProducts`, and so do difference convolutions: five
-products give four frames, on the differences of six. Along the rows four products give two rows in
-the same way.
+They multiply less (Toom, Cook, Winograd; see `FewerProducts`). Along time six products give four
+frames; those of a difference convolution, which has two taps on differences of frames, five. Along
+the rows four products give two rows, F(2, 3).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ HIGH, WIDTH = 4, 100  # rows that are made at a time, and their columns, at most
 RowsStruct = make_struct("Rows", "*at frame channel row first ring")
 FilterStruct = make_struct(
     "Filter",
-    "images apart reach frames frames_seen channels outputs rows columns *before *behind *weights "
-    "*floor *out out_frame out_channel out_row",
+    "images apart reach frames frames_seen channels outputs rows columns *input_transform "
+    "*output_transform *weights *floor *out out_frame out_channel out_row",
     x=RowsStruct,
-    mixed=ctypes.c_int64,
+    mix_outputs=ctypes.c_int64,
     other_channels=ctypes.c_int64,
     mix_weights=ctypes.c_void_p,
     other_weights=ctypes.c_void_p,
@@ -72,12 +72,16 @@ class Filter:
         difference: bool = False,
         mix: Mix | None = None,
     ):
+        assert kernel.shape[2:] == (3, 3, 3)
+        assert dilation in (1, 2)
         self.dilation, self.apart, self.mix = dilation, 2 if difference else 1, mix
         kernel = change_taps(kernel) if difference else kernel
         A, G, B = toom_cook(FewerProducts.FRAMES, kernel.shape[2], FewerProducts.POINTS)
         if difference:
             B = F.pad(B, (1, 0)) - F.pad(B, (0, 1))  # each from the frame before to its own
-        self.before, self.behind = B.float().contiguous(), A.float().contiguous()
+        assert (len(A), B.shape[1]) == (4, 6)  # as filters.cpp has it
+        self.input_transform, self.output_transform = B.float().contiguous(), A.float().contiguous()
+        # G of F(2, 3); its B and A are in filters.cpp.
         rows = kernel.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
         kernels = torch.einsum("nk,qh,oikhw->nqoiw", G.to(kernel), rows, kernel).flatten(3)
         self.weights = in_blocks(without_tiny(kernels).float())
@@ -100,39 +104,45 @@ class BoundFilter:
 
     def __init__(
         self,
-        filter: Filter,
+        convolution: Filter,
         x: torch.Tensor,
         out: torch.Tensor,
         other: torch.Tensor | None,
         shift: int,
     ):
         T, O, _, w = out.size()  # noqa: E741
-        d, apart, mix = filter.dilation, filter.apart, filter.mix
+        d, apart, mix = convolution.dilation, convolution.apart, convolution.mix
         assert fits(out)
         assert w <= WIDTH
-        assert (mix or filter).outputs == O
-        assert (len(x), x.shape[1], x.shape[3]) == (T + 2 * apart, filter.channels, w + 2 * d)
-        struct = FilterStruct(len(filter.before), apart, d, T, len(x), x.shape[1], filter.outputs)
+        assert (mix or convolution).outputs == O
+        assert (mix is None) == (other is None)
+        assert shift >= 0
+        assert (len(x), x.shape[1], x.shape[3]) == (T + 2 * apart, convolution.channels, w + 2 * d)
+        struct = FilterStruct(len(convolution.input_transform), apart, d, T, len(x), x.shape[1])
+        struct.outputs = convolution.outputs
         struct.columns, struct.x = w, rows_struct(x)
         struct.out_frame, struct.out_channel, struct.out_row = out.stride()[:3]
-        for name in ("before", "behind", "weights", "floor"):
-            setattr(struct, name, getattr(filter, name).data_ptr())
+        for name in ("input_transform", "output_transform", "weights", "floor"):
+            setattr(struct, name, getattr(convolution, name).data_ptr())
         if mix:
             assert (len(other), other.shape[1], other.shape[3]) == (T, mix.other_channels, w)
-            struct.mixed, struct.other_channels = O, mix.other_channels
+            struct.mix_outputs, struct.other_channels = O, mix.other_channels
             struct.mix_weights, struct.other_weights = (
                 m.data_ptr() for m in (mix.weights, mix.other)
             )
             struct.mix_floor, struct.other = mix.floor.data_ptr(), rows_struct(other)
         self.struct, self.shift, self.out = struct, shift, out
-        self.alive = filter, x, other
+        self.alive = convolution, x, other
 
     def __call__(self, first: int, count: int) -> None:
         """Make rows `first` to `first` + `count` of out, at most HIGH and not beyond its last one,
         from row `first` of x on."""
         out, struct = self.out, self.struct
         start = first % out.shape[2]
+        assert first >= 0
         assert 0 < count <= min(HIGH, out.shape[2] - start)
+        assert count + 2 * struct.reach <= struct.x.ring
+        assert not struct.mix_outputs or count <= struct.other.ring
         struct.x.first, struct.other.first, struct.rows = first, first + self.shift, count
         struct.out = out.data_ptr() + 4 * start * out.stride(2)
         products().filter(ctypes.byref(struct))

@@ -36,7 +36,7 @@ _PREPARED: dict[type[nn.Module], Callable] = {}
 
 
 def prepares(network: type[nn.Module]):
-    """Class decorator: file a prepared form under the class of network that it stands for."""
+    """Decorator: file what makes a prepared form under the class of network that it stands for."""
 
     def file_it(form):
         _PREPARED[network] = form
@@ -135,7 +135,8 @@ class Head:
         self.offset = bias
 
     def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
-        """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt."""
+        """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt if it is
+        contiguous."""
         T, C, P = x.size()
         y = tape.scratch("a", C, T, P)
         spare = x.view(-1) if x.is_contiguous() else tape.scratch("b", C * T * P)

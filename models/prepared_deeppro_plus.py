@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch.nn import functional as F
 
-from models.compiled_space import CompiledDeepProPlus
+from models.compiled_deeppro_plus import CompiledDeepProPlus
 from models.deeppro_plus import DeepProPlus
 from models.layers import check_frames
 from models.prepared import folded, for_each, pointwise_matrix, prepares, tiles
@@ -19,6 +19,7 @@ from models.products import on_products
 def prepared_deeppro_plus(
     network: DeepProPlus, tile: int | None, dtype: torch.dtype, compiled: bool
 ) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The form in C++ where that does the work, else the one of torch's operations."""
     if on_products(dtype, network.conv_out2.weight.device, compiled):
         return CompiledDeepProPlus(network, tile)
     return PreparedDeepProPlus(network, tile, dtype, compiled)

@@ -3,6 +3,8 @@
 
 #include "products.h"
 
+typedef int32_t Indices __attribute__((vector_size(4 * LANES), aligned(4)));
+
 template <typename Operation>
 static void combine(const Step& step, int64_t b, Operation operation) {
   const Factors &first = step.factors[0], &second = step.factors[1];

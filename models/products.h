@@ -1,6 +1,8 @@
 // Products of small matrices with a tile of pixels, in fp32: what products.cpp and filters.cpp are made
 // of. A block of outputs stays in registers until all of its taps are added up.
 
+#pragma once
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -15,7 +17,6 @@ constexpr int64_t LANES = 4, WIDE = 3, ROWS = 4;
 #endif
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t Indices __attribute__((vector_size(4 * LANES), aligned(4)));
 
 static inline Vector load(const float* at) { return *reinterpret_cast<const Vector*>(at); }
 static inline void store(float* at, Vector values) { *reinterpret_cast<Vector*>(at) = values; }

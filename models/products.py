@@ -1,4 +1,4 @@
-"""Steps on tiles of pixels by `products.cpp`, in fp32 on a CPU: what they take; the compilation."""
+"""Steps on tiles of pixels by `products.cpp`, in fp32 on a CPU: arguments and compilation."""
 
 import ctypes
 import hashlib
@@ -31,7 +31,7 @@ def products() -> ctypes.CDLL:
     folder or compiled with $CXX or c++. OSError or RuntimeError where that does not work."""
     flags = FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
     compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
-    command = [*compiler, "-O3", "-shared", "-fPIC", *flags]
+    command = [*compiler, "-std=c++17", "-O3", "-shared", "-fPIC", *flags]
     about = b"".join(path.read_bytes() for path in SOURCES)
     about += " ".join([*command, platform.machine()]).encode()
     command += [str(path) for path in SOURCES if path.suffix == ".cpp"]
@@ -62,7 +62,7 @@ def _compile(command: list[str], path: Path) -> None:
 
 
 def make_struct(name: str, fields: str, **others: type) -> type[ctypes.Structure]:
-    """A struct of theirs: 64-bit whole numbers, and pointers where a * says so."""
+    """A struct of the C++ sources: 64-bit whole numbers, and pointers where a * says so."""
     kinds = [
         (f.strip("*"), ctypes.c_void_p if "*" in f else ctypes.c_int64) for f in fields.split()
     ]
@@ -85,14 +85,14 @@ PRODUCT, DIFFERENCE, LARGER = range(3)
 
 
 def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
-    """[..., O, K] to [..., blocks, K, rows], as products.cpp wants it."""
+    """[..., O, K] to [..., blocks, K, rows], as products.h wants it."""
     rows = ctypes.c_int64.in_dll(products(), "block_rows").value
     matrix = F.pad(matrix, (0, 0, 0, -matrix.shape[-2] % rows)).unflatten(-2, (-1, rows))
     return matrix.mT.contiguous()
 
 
 def fits(x: torch.Tensor) -> bool:
-    """Whether products.cpp can take an array: fp32, its pixels side by side."""
+    """Whether the C++ sources can take an array: fp32, its pixels side by side."""
     return x.is_cpu and x.dtype == torch.float32 and (x.shape[-1] == 1 or x.stride(-1) == 1)
 
 
@@ -107,9 +107,13 @@ class Weights:
 
     def factors(self, x: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
         """The struct, and an array that has to live as long."""
-        assert fits(x)
         assert not self.step or len(self.blocks) == len(x)
-        offsets = x.stride(1) * torch.arange(x.shape[1])[self.kept]
+        return self.at(x, x.stride(1) * torch.arange(x.shape[1]))
+
+    def at(self, x: torch.Tensor, offsets: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
+        """The same where a batch is x[b] and tap k lies offsets[k] behind its beginning."""
+        assert fits(x)
+        offsets = offsets[self.kept].contiguous()
         weights = self.blocks.data_ptr(), self.step
         struct = FactorsStruct(
             len(offsets), *weights, x.data_ptr(), x.stride(0), offsets.data_ptr()

@@ -40,6 +40,8 @@ def test_rows_are_those_of_the_convolution(data):
     def size(most, least=1):
         return data.draw(st.integers(least, most))
 
+    torch.manual_seed(0)
+
     I, O, T, d = size(5), size(18), size(11), size(2)  # noqa: E741
     rows, w, shift = size(HIGH), size(40), size(3, least=0)
     difference, mixes = data.draw(st.booleans()), data.draw(st.booleans())
@@ -53,8 +55,9 @@ def test_rows_are_those_of_the_convolution(data):
     first = places * size(5, least=0) + size(places - rows, least=0)
     mix = seen = None
     if mixes:
-        other, matrices = torch.randn(T, 3, rows, w), [torch.randn(7, n).double() for n in (O, 3)]
-        mix = Mix(*matrices, floor=torch.zeros(7))
+        mixed, others = size(18), size(18)
+        matrices = [torch.randn(mixed, n, dtype=torch.float64) for n in (O, others)]
+        other, mix = torch.randn(T, others, rows, w), Mix(*matrices, floor=torch.zeros(mixed))
         arrays = zip(matrices, (expected, other.double()), strict=True)
         expected = sum(torch.einsum("oc,tchw->tohw", *pair) for pair in arrays).clamp_min(0)
         seen = ring(other, first + shift, rows + 2)
@@ -67,30 +70,37 @@ def test_rows_are_those_of_the_convolution(data):
     assert whole.eq(7).all()  # nothing else was written
 
 
+@pytest.mark.parametrize("mixes", [False, True])
 @pytest.mark.parametrize("difference", [False, True])
 @pytest.mark.parametrize("d", [1, 2])
-def test_the_widest_rows(difference, d):
-    apart = 2 if difference else 1
+def test_the_widest_rows(difference, d, mixes):
+    apart, low = 2 if difference else 1, torch.full((16,), -1e9)
     kernel = torch.randn(16, 8, 3, 3, 3, dtype=torch.float64)
     kernel = whole_sum(kernel) if difference else kernel
     x, out = (
-        torch.randn(40 + 2 * apart, 8, HIGH + 2 * d, WIDTH + 2 * d),
-        torch.zeros(40, 16, 4, WIDTH),
+        torch.randn(8 + 2 * apart, 8, HIGH + 2 * d, WIDTH + 2 * d),
+        torch.zeros(8, 16, 4, WIDTH),
     )
-    floor = torch.full((16,), -1e9, dtype=torch.float64)
-    Filter(kernel, floor, d, difference).bind(x, out)(0, HIGH)
-    torch.testing.assert_close(out.double(), convolved(x, kernel, apart, d), rtol=1e-3, atol=1e-3)
+    expected, mix, other = convolved(x, kernel, apart, d), None, None
+    if mixes:
+        other = torch.randn(8, 16, HIGH, WIDTH)
+        mix, expected = Mix(*[torch.eye(16)] * 2, floor=low), expected + other
+    Filter(kernel, low, d, difference, mix).bind(x, out, other)(0, HIGH)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("difference", [False, True])
 @pytest.mark.parametrize("place", [(2, 1, 3, 4), (0, 0, 0, 0)])
-def test_nan_stays_nan(place):
-    x, out = torch.randn(6, 2, 8, 20), torch.zeros(4, 3, 4, 16)
+def test_nan_stays_nan(place, difference):
+    apart = 2 if difference else 1
+    x, out = torch.randn(4 + 2 * apart, 2, 8, 20), torch.zeros(4, 3, 4, 16)
     x[place] = torch.nan
-    kernel = torch.randn(3, 2, 3, 3, 3, dtype=torch.float64)
-    Filter(kernel, torch.zeros(3), 2).bind(x, out)(0, HIGH)
-    assert out[convolved(x, kernel, 1, 2).isnan()].isnan().all()
+    kernel = whole_sum(torch.randn(3, 2, 3, 3, 3, dtype=torch.float64))
+    convolution = Filter(kernel, torch.zeros(3), 2, difference)
+    convolution.bind(x, out)(0, HIGH)
+    assert out[convolved(x, kernel, apart, 2).isnan()].isnan().all()
     x[place] = 0
-    Filter(kernel, torch.zeros(3), 2).bind(x, out)(0, HIGH)
+    convolution.bind(x, out)(0, HIGH)
     assert not out.isnan().any()  # nothing is left of it
 
 
@@ -102,12 +112,28 @@ def test_the_largest_call_is_that_of_the_source():
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "frames", "channels"),
-    [(5, 20, 4, 2), (4, WIDTH + 1, 4, 2), (4, 20, 5, 2), (4, 20, 4, 3)],
+    ("x", "out", "first"),
+    [
+        ((6, 2, 8, 24), (4, 3, 8, 20), -1),
+        ((6, 2, 7, 24), (4, 3, 8, 20), 0),  # 4 rows of 8
+        ((6, 2, 8, 24), (4, 3, 3, 20), 0),
+        ((6, 2, 8, 24), (4, 2, 8, 20), 0),
+        ((6, 2, 8, 24), (5, 3, 8, 20), 0),
+        ((6, 2, 8, 24), (4, 3, 8, 21), 0),
+        ((6, 1, 8, 24), (4, 3, 8, 20), 0),
+        ((6, 2, 8, WIDTH + 5), (4, 3, 8, WIDTH + 1), 0),
+    ],
 )
-def test_arrays_that_do_not_fit_are_refused(rows, columns, frames, channels):
+def test_arrays_that_do_not_fit_are_refused(x, out, first):
     """They would be read or written out of bounds."""
-    x, out = torch.zeros(6, 2, 8, columns + 4), torch.zeros(frames, 3, 8, columns)
-    kernel = torch.zeros(3, channels, 3, 3, 3, dtype=torch.float64)
+    convolution = Filter(torch.zeros(3, 2, 3, 3, 3, dtype=torch.float64), torch.zeros(3), 2)
     with pytest.raises(AssertionError):
-        Filter(kernel, torch.zeros(3), 2).bind(x, out)(0, rows)
+        convolution.bind(torch.zeros(x), torch.zeros(out))(first, HIGH)
+
+
+def test_other_arrays_that_do_not_fit_are_refused():
+    mix = Mix(torch.zeros(3, 3), torch.zeros(3, 2), torch.zeros(3))
+    kernel, x = torch.zeros(3, 2, 3, 3, 3, dtype=torch.float64), torch.zeros(6, 2, 8, 24)
+    for other in (None, torch.zeros(4, 1, 8, 20), torch.zeros(4, 2, 8, 20).double()):
+        with pytest.raises(AssertionError):
+            Filter(kernel, torch.zeros(3), 2, mix=mix).bind(x, torch.zeros(4, 3, 8, 20), other)

@@ -134,10 +134,21 @@ class TestEveryNetwork:
         turned = frames.transpose(1, 2).contiguous().transpose(1, 2)
         assert torch.equal(network(turned), network(frames))
 
+    @forms
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+    def test_frames_of_another_type_raise(self, name, dtype, compiled):
+        with pytest.raises((RuntimeError, AssertionError)):
+            prepare(trained(name, 4), compiled=compiled)(torch.randn(4, 9, 14).to(dtype))
+
     @pytest.mark.parametrize("shape", [(3, 8, 8), (5, 8, 8), (1, 4, 8, 8)])
     def test_wrong_shape_raises(self, name, shape):
         with pytest.raises(ValueError, match="expected frames"):
             prepare(build_network(name, seqlen=4))(torch.randn(shape))
+
+
+@needs_compiler
+def test_several_strips_of_full_size():
+    check(trained("DeepPro-Plus", 4), torch.randn(4, 131, 203), tile=None, compiled=True)
 
 
 @forms

@@ -1,9 +1,11 @@
-"""DeepPro-Plus with `--compile` on a CPU: strips of the frame from top to bottom, in C++.
+"""DeepPro-Plus with `--compile` on a CPU: strip by strip of the frame, in C++.
 
-Every layer makes a few rows at a time, of all frames, from the last rows of the layer before. All
-that there is of its features are those rows, which stay in the cache, and a strip needs a halo only
-at its sides and ends. Features lie as [T, C, rows, w]. As in `models.prepared_deeppro` they are
-stored without their bias, and what stands for zero is minus that.
+From the top of a strip to its bottom every layer makes 4 rows at a time, of all T frames, from the
+last 8 or 12 rows of the layer before; older ones are overwritten. So no layer's features ever exist
+as a whole: at T = 40 those rows take 12 MB a thread. What two strips both need is computed twice.
+
+Features lie as [T, C, rows, w], stored less their bias b as in `models.prepared`, so what stands
+for zero outside the frame is -b.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from models.deeppro_plus import DeepProPlus
 from models.filters import HIGH, WIDTH, Filter, Mix
 from models.layers import ResidualBlock, check_frames
 from models.prepared import Head, folded, for_each, pointwise_matrix, tiles
-from models.products import PRODUCT, FactorsStruct, StepStruct, Weights, products, step
+from models.products import PRODUCT, StepStruct, Weights, products, step
 from models.tape_pool import Tapes, lent
 from models.tapes import Tape
 
@@ -40,7 +42,15 @@ class Strip(NamedTuple):
     W: int
 
 
-class Rows:
+class Place(NamedTuple):
+    """Where features go: an array [T, C, ., w], and what columns of a strip with a halo it has."""
+
+    array: torch.Tensor
+    columns: slice
+    halo: int
+
+
+class RowRing:
     """The last `ring` rows of features on a strip, [T + 2 ends, C, ring, w + 2 halo]. Row i,
     counted from `halo` above the strip, lies at i modulo `ring`. Outside the frame they are zero.
 
@@ -52,7 +62,7 @@ class Rows:
 
     def __init__(self, T: int, zero: torch.Tensor, halo: int, ring: int, ends: int):
         self.zero, self.halo, self.frames = zero.float()[:, None, None], halo, slice(ends, ends + T)
-        width = TILE[1] + 2 * halo
+        width = TILE[1] + 2 * halo  # in memory a multiple of 16: rows begin where vectors do
         self.all = torch.empty(T + 2 * ends, len(zero), ring, -(-width // 16) * 16)[..., :width]
 
     def begin(self, strip: Strip) -> None:
@@ -63,16 +73,18 @@ class Rows:
         last = min(right - left + 2 * self.halo, self.halo + W - left)
         self.columns = slice(max(0, self.halo - left), last)
 
-    def own(self) -> torch.Tensor:
-        """What is in the frame: [T, C, ring, w']."""
-        return self.all[self.frames, ..., self.columns]
+    def place(self) -> Place:
+        """What is in the frame, without the ends."""
+        return Place(self.all[self.frames, ..., self.columns], self.columns, self.halo)
 
-    def around(self, columns: slice, halo: int, reach: int) -> torch.Tensor:
-        """What `reach` around the columns of others takes of them: [T + 2 ends, C, ring, w']."""
-        shift = self.halo - halo
-        return self.all[..., columns.start + shift - reach : columns.stop + shift + reach]
+    def around(self, place: Place, reach: int) -> torch.Tensor:
+        """What `reach` around a place takes of them: [T + 2 ends, C, ring, w']."""
+        shift = self.halo - place.halo
+        assert shift >= reach
+        first, last = place.columns.start + shift - reach, place.columns.stop + shift + reach
+        return self.all[..., first:last]
 
-    def make(self, work: Callable[[int, int], None], part: int) -> None:
+    def advance(self, work: Callable[[int, int], None], part: int) -> None:
         """The part-th HIGH rows; work(i, count) makes rows i to i + count of those in the frame."""
         start, stop = HIGH * part, min(HIGH * (part + 1), self.count)
         first, last = max(start, self.inside[0]), min(stop, self.inside[1])
@@ -82,16 +94,18 @@ class Rows:
             self.all[:, :, row % self.all.shape[2]] = self.zero[..., 0]
 
 
-def filtered(filter: Filter, x: Rows, out: Rows, other: Rows | None = None) -> Callable:
-    """The filter from rows to rows, for `Rows.make`."""
-    seen = x.around(out.columns, out.halo, filter.dilation)
+def filtered(
+    convolution: Filter, x: RowRing, to: Place, other: RowRing | None = None
+) -> Callable[[int, int], None]:
+    """The filter from rows to a place, where it has a mix with those of others."""
+    seen = x.around(to, convolution.dilation)
     if other is None:
-        return filter.bind(seen, out.own())
-    other_seen = other.around(out.columns, out.halo, 0)[other.frames]
-    return filter.bind(seen, out.own(), other_seen, other.halo - out.halo)
+        return convolution.bind(seen, to.array)
+    others = other.around(to, 0)[other.frames]
+    return convolution.bind(seen, to.array, others, shift=other.halo - to.halo)
 
 
-class First:
+class FirstConvolution:
     """A convolution of one channel, [T, h, w] to rows of [T', O, h', w'].
 
     Args:
@@ -104,15 +118,9 @@ class First:
         self.weights = Weights(kernel.flatten(1))
 
     def bind(self, x: torch.Tensor, out: torch.Tensor) -> Callable[[int, int], None]:
-        offsets = self.taps @ torch.tensor(x.stride())
-        offsets = offsets[self.weights.kept]
-        factors = FactorsStruct(len(offsets), self.weights.blocks.data_ptr(), 0)
-        factors.x_step, factors.offsets = x.stride(0), offsets.data_ptr()
-        alive = self.weights, offsets
-        steps = [
-            step(PRODUCT, out[:, :, row], [(factors, alive)], self.floor[:, None])
-            for row in range(HIGH)
-        ]
+        factors = self.weights.at(x, self.taps @ torch.tensor(x.stride()))
+        alive = [(factors[0], (self.weights, factors[1]))]
+        steps = [step(PRODUCT, out[:, :, i], alive, self.floor[:, None]) for i in range(HIGH)]
         pointers = (ctypes.POINTER(StepStruct) * HIGH)(*(ctypes.pointer(s.struct) for s in steps))
 
         def make(first: int, count: int) -> None:
@@ -144,12 +152,13 @@ class Block:
 
 
 class CompiledDeepProPlus:
-    """Layer by layer a halo of 9 pixels shrinks by 3, by 1 and 2, and by 1 and 2."""
+    """DeepPro-Plus on strips. Their halo of 9 pixels shrinks by 3 (conv_in), then by 1 and 2 in
+    either block."""
 
     def __init__(self, network: DeepProPlus, tile: int | None):
         self.seqlen = network.seqlen
         kernel, self.offset = folded(*network.conv_in[:2])
-        self.first = First(kernel, -self.offset)
+        self.first = FirstConvolution(kernel, -self.offset)
         one, two = network.layer1
         self.one = Block(one, self.offset)
         self.two = Block(two, self.one.offset)
@@ -158,8 +167,8 @@ class CompiledDeepProPlus:
         self.bias = (bias + self.last @ self.head.offset).float().view(-1, 1, 1)
         self.tile = (tile, min(tile, TILE[1])) if tile else TILE
         self.tapes = Tapes(self._record, torch.float32, self.bias.device, compiled=True)
-        self.idle: list[list[Rows]] = []
-        self.size = None  # the tapes are for frames of this size
+        self.idle: list[list[RowRing]] = []  # they suit frames of any size
+        self.size = None  # of the frames that the tapes suit: strips are as wide as that asks for
 
     @torch.inference_mode()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
@@ -178,7 +187,7 @@ class CompiledDeepProPlus:
         for_each(fill, product(tiles(H, self.tile[0]), tiles(W, self.tile[1])), frames.device)
         return out
 
-    def _layers(self) -> list[Rows]:
+    def _layers(self) -> list[RowRing]:
         """The arrays of a strip. A layer makes HIGH rows of two times as many of the one before;
         what the shortcuts take as well is kept longer."""
         kinds = [
@@ -187,10 +196,10 @@ class CompiledDeepProPlus:
             (self.one.offset, 3, 3, 2),
             (self.two.between, 2, 2, 1),
         ]
-        return [Rows(self.seqlen, -lack, halo, n * HIGH, ends) for lack, halo, n, ends in kinds]
+        return [RowRing(self.seqlen, -lack, halo, n * HIGH, ends) for lack, halo, n, ends in kinds]
 
     def _strip(
-        self, frames: torch.Tensor, strip: Strip, layers: list[Rows], out: torch.Tensor
+        self, frames: torch.Tensor, strip: Strip, layers: list[RowRing], out: torch.Tensor
     ) -> None:
         """Fill a strip of out, logits [T, H, W]."""
         top, bottom, left, right, H, W = strip
@@ -203,9 +212,8 @@ class CompiledDeepProPlus:
         first, changed, middle, changed_again = layers
         one, two = self.one, self.two
         with self.tapes.borrow(HIGH * w) as tape:
-            made, columns = tape.source.unflatten(2, (HIGH, w)), slice(0, w)
-            around = changed_again.around(columns, 0, 2), made, middle.around(columns, 0, 0)
-            last = two.surround.bind(*around[:2], around[2][middle.frames], middle.halo)
+            made = tape.source.unflatten(2, (HIGH, w))
+            last = filtered(two.surround, changed_again, Place(made, slice(0, w), 0), middle)
 
             def finish(part: int) -> None:
                 last(HIGH * part, HIGH)  # rows beyond the strip are of no consequence
@@ -215,10 +223,12 @@ class CompiledDeepProPlus:
                 torch.add(tape.result.view(made[:, 0].shape)[:, : to.shape[1]], self.bias, out=to)
 
             makes = [
-                partial(first.make, self.first.bind(x, first.own())),
-                partial(changed.make, filtered(one.difference, first, changed)),
-                partial(middle.make, filtered(one.surround, changed, middle, first)),
-                partial(changed_again.make, filtered(two.difference, middle, changed_again)),
+                partial(first.advance, self.first.bind(x, first.place().array)),
+                partial(changed.advance, filtered(one.difference, first, changed.place())),
+                partial(middle.advance, filtered(one.surround, changed, middle.place(), first)),
+                partial(
+                    changed_again.advance, filtered(two.difference, middle, changed_again.place())
+                ),
                 finish,
             ]
             # A layer comes after those rows of the one before that lie below its own.
