@@ -66,6 +66,7 @@ class RowRing:
         self.all = torch.empty(T + 2 * ends, len(zero), ring, -(-width // 16) * 16)[..., :width]
 
     def begin(self, strip: Strip) -> None:
+        """This strip comes next; all rows are zero."""
         top, bottom, left, right, H, W = strip
         self.all[:] = self.zero
         self.count = bottom - top + 2 * self.halo
@@ -118,9 +119,10 @@ class FirstConvolution:
         self.weights = Weights(kernel.flatten(1))
 
     def bind(self, x: torch.Tensor, out: torch.Tensor) -> Callable[[int, int], None]:
-        factors = self.weights.at(x, self.taps @ torch.tensor(x.stride()))
-        alive = [(factors[0], (self.weights, factors[1]))]
-        steps = [step(PRODUCT, out[:, :, i], alive, self.floor[:, None]) for i in range(HIGH)]
+        """For rows of out, those of x from the same one on; `RowRing.advance` calls it."""
+        struct, offsets = self.weights.at(x, self.taps @ torch.tensor(x.stride()))
+        factors = [(struct, (self.weights, offsets))]
+        steps = [step(PRODUCT, out[:, :, i], factors, self.floor[:, None]) for i in range(HIGH)]
         pointers = (ctypes.POINTER(StepStruct) * HIGH)(*(ctypes.pointer(s.struct) for s in steps))
 
         def make(first: int, count: int) -> None:

@@ -32,13 +32,12 @@ struct Filter {
   const float* floor;
   float* out;
   int64_t out_frame, out_channel, out_row;
-  Rows x;  // rows + 2 reach of them, of columns + 2 reach
   // If not 0, the outputs of a mix, which go to out instead: of a product of all outputs at a pixel
   // plus one of what another array has there.
   int64_t mix_outputs, other_channels;
   const float *mix_weights, *other_weights;  // [blocks of ROWS outputs][channels][ROWS]
   const float* mix_floor;  // [mix_outputs]
-  Rows other;
+  Rows x, other;  // x: rows + 2 reach of them, of columns + 2 reach
 };
 
 template <typename At>
@@ -138,19 +137,15 @@ struct Work {
         const int64_t one = place(ONE), other = place(OTHER);
         float* to = images + c * IMAGES * AREA + line * pitch;
         vectors(pitch, [&](int64_t p, int64_t few) {
-          auto at = [=](const float* x) { return few == LANES ? load(x) : load(x, few); };
           Vector first[SEEN], second[SEEN];
           for (int64_t f = 0; f < SEEN; f++)
-            first[f] = at(seen[f] + one + p), second[f] = at(seen[f] + other + p);
+            first[f] = load(seen[f] + one + p, few), second[f] = load(seen[f] + other + p, few);
           float* image = to + p;
           auto make = [&](auto operation) {
             Vector values[SEEN];
             for (int64_t f = 0; f < SEEN; f++) values[f] = operation(first[f], second[f]);
-            for (int64_t n = 0; n < IMAGES; n++) {
-              const Vector sum = combined<IMAGES, SEEN>(filter.input_transform, n, values);
-              if (few == LANES) store(image + n * AREA, sum);
-              else store(image + n * AREA, sum, few);
-            }
+            for (int64_t n = 0; n < IMAGES; n++)
+              store(image + n * AREA, combined<IMAGES, SEEN>(filter.input_transform, n, values), few);
             image += channels * IMAGES * AREA;
           };
           (make(operations), ...);
@@ -204,9 +199,8 @@ struct Work {
           auto mix = [&](const Vector* values, int64_t at) {
             for (int64_t m = 0; m < GIVEN; m++) {
               if (m == frames) break;
-              const Vector sum = larger(combined<GIVEN, IMAGES>(filter.output_transform, m, values), floor);
-              if (few == LANES) store(out[m] + at, sum);
-              else store(out[m] + at, sum, few);
+              const Vector sum = combined<GIVEN, IMAGES>(filter.output_transform, m, values);
+              store(out[m] + at, larger(sum, floor), few);
             }
           };
           mix(upper, upper_at + p);

@@ -23,13 +23,9 @@ RowsStruct = make_struct("Rows", "*at frame channel row first ring")
 FilterStruct = make_struct(
     "Filter",
     "images apart reach frames frames_seen channels outputs rows columns *input_transform "
-    "*output_transform *weights *floor *out out_frame out_channel out_row",
+    "*output_transform *weights *floor *out out_frame out_channel out_row mix_outputs "
+    "other_channels *mix_weights *other_weights *mix_floor",
     x=RowsStruct,
-    mix_outputs=ctypes.c_int64,
-    other_channels=ctypes.c_int64,
-    mix_weights=ctypes.c_void_p,
-    other_weights=ctypes.c_void_p,
-    mix_floor=ctypes.c_void_p,
     other=RowsStruct,
 )
 

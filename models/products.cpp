@@ -88,18 +88,17 @@ static void end_at(const End& end, int64_t row, int64_t p, int64_t few) {
     for (int64_t c = 0; c < end.channels; c++) {
       const int64_t line = c * end.frames + t;
       const float* at = end.sum + line * pixels + row * end.columns + p;
-      Vector value = few == LANES ? load(at) : load(at, few);
+      Vector value = load(at, few);
       for (int64_t i = 0; i < end.count; i++) {
         const float* x = maps[i].x + line * end.maps[i].columns;
-        const Vector here = maps[i].few == LANES ? load(x) : load(x, maps[i].few);
+        const Vector here = load(x, maps[i].few);
         const Vector left = pick(here, maps[i].left);
         value += left + maps[i].share * (pick(here, maps[i].right) - left);
       }
       total += end.weights[c] * larger(value, Vector{} + end.floor[line]);
     }
     float* out = end.out + t * end.out_frame + row * end.out_row + p;
-    if (few == LANES) store(out, total);
-    else store(out, total, few);
+    store(out, total, few);
   }
 }
 

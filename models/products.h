@@ -20,13 +20,16 @@ typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 static inline Vector load(const float* at) { return *reinterpret_cast<const Vector*>(at); }
 static inline void store(float* at, Vector values) { *reinterpret_cast<Vector*>(at) = values; }
+// The first `count` of a vector.
 static inline Vector load(const float* at, int64_t count) {
+  if (count == LANES) return load(at);
   Vector values{};
   std::memcpy(&values, at, 4 * count);
   return values;
 }
 static inline void store(float* at, Vector values, int64_t count) {
-  std::memcpy(at, &values, 4 * count);
+  if (count == LANES) store(at, values);
+  else std::memcpy(at, &values, 4 * count);
 }
 static inline Vector larger(Vector x, Vector y) { return x < y ? y : x; }  // NaN in x stays NaN
 

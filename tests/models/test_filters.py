@@ -41,7 +41,6 @@ def test_rows_are_those_of_the_convolution(data):
         return data.draw(st.integers(least, most))
 
     torch.manual_seed(0)
-
     I, O, T, d = size(5), size(18), size(11), size(2)  # noqa: E741
     rows, w, shift = size(HIGH), size(40), size(3, least=0)
     difference, mixes = data.draw(st.booleans()), data.draw(st.booleans())
@@ -77,10 +76,8 @@ def test_the_widest_rows(difference, d, mixes):
     apart, low = 2 if difference else 1, torch.full((16,), -1e9)
     kernel = torch.randn(16, 8, 3, 3, 3, dtype=torch.float64)
     kernel = whole_sum(kernel) if difference else kernel
-    x, out = (
-        torch.randn(8 + 2 * apart, 8, HIGH + 2 * d, WIDTH + 2 * d),
-        torch.zeros(8, 16, 4, WIDTH),
-    )
+    x = torch.randn(8 + 2 * apart, 8, HIGH + 2 * d, WIDTH + 2 * d)
+    out = torch.zeros(8, 16, HIGH, WIDTH)
     expected, mix, other = convolved(x, kernel, apart, d), None, None
     if mixes:
         other = torch.randn(8, 16, HIGH, WIDTH)
