@@ -19,7 +19,7 @@ from models.products import (
     product,
     products,
 )
-from models.tapes import Factors, Floor, Tape
+from models.tapes import Bias, Factors, Tape
 
 Result = torch.Tensor | list[torch.Tensor]
 
@@ -56,39 +56,39 @@ class ProductTape(Tape):
             self.place = first
             yield slice(start, min(start + self.PIECE, pixels))
 
-    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
+    def padded(self, ends: int, T: int, C: int, P: int) -> torch.Tensor:
         """The same array at the same place in every piece of the same size."""
         self.place += 1
         key = self.place, ends, T, C, P
         if key not in self.places:
-            self.places[key] = super().padded(ends, T, C, P, floor)
+            self.places[key] = super().padded(ends, T, C, P)
         return self.places[key]
 
-    def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
+    def multiply(
+        self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = True
+    ) -> None:
         for matrix, _ in factors:
             if id(matrix) not in self.packed:
                 self.packed[id(matrix)] = matrix, Weights(matrix)
         pairs = ((self.packed[id(matrix)][1], x) for matrix, x in factors)
-        self.recorded.append(product(out, *pairs, floor=floor))
+        self.recorded.append(product(out, *pairs, bias=bias, rectify=rectify))
 
     def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         self.recorded.append(combination(DIFFERENCE, out, x, y))
 
-    def larger(
-        self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor, floor: Floor = None
-    ) -> None:
-        self.recorded.append(combination(LARGER, out, x, y, floor))
-
-    def rectified(self, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-        out = self.scratch("rectified", *x.shape)
-        self.recorded.append(combination(LARGER, out, x, x, floor))
-        return out
+    def larger(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.recorded.append(combination(LARGER, out, x, y))
 
     def mix(
-        self, out: torch.Tensor, matrix: torch.Tensor, x: torch.Tensor, floor: Floor = None
+        self,
+        out: torch.Tensor,
+        matrix: torch.Tensor,
+        x: torch.Tensor,
+        bias: Bias = None,
+        rectify: bool = True,
     ) -> None:
-        floor = None if floor is None else floor.transpose(0, 1)
-        self.multiply(out.transpose(0, 1), (matrix, x.transpose(0, 1)), floor=floor)
+        out, x = out.transpose(0, 1), x.transpose(0, 1)  # they may be pieces of longer arrays
+        self.multiply(out, (matrix, x), bias=bias, rectify=rectify)
 
     def run(self) -> None:
         self._all_steps(len(self.recorded))
@@ -124,8 +124,8 @@ class Traced(Tape):
     def scratch(self, slot: str, *size: int) -> torch.Tensor:
         return self.like.new_empty(size)
 
-    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
-        self.end = self.cast(floor).expand(ends, C, P)
+    def padded(self, ends: int, T: int, C: int, P: int) -> torch.Tensor:
+        self.end = self.like.new_zeros(ends, C, P)
         return self.like.new_empty(T, C, P)
 
     def with_ends(self, x: torch.Tensor, ends: int) -> torch.Tensor:

@@ -4,8 +4,7 @@ From the top of a strip to its bottom every layer makes 4 rows at a time, of all
 last 8 or 12 rows of the layer before; older ones are overwritten. So no layer's features ever exist
 as a whole: at T = 40 those rows take 12 MB a thread. What two strips both need is computed twice.
 
-Features lie as [T, C, rows, w], stored less their bias b as in `models.prepared`, so what stands
-for zero outside the frame is -b.
+Features lie as [T, C, rows, w], zero outside the frame.
 """
 
 from __future__ import annotations
@@ -55,20 +54,19 @@ class RowRing:
     counted from `halo` above the strip, lies at i modulo `ring`. Outside the frame they are zero.
 
     Args:
-        zero: what stands for zero, [C].
         halo: how far they reach beyond the strip.
         ends: zero frames before and behind the T.
     """
 
-    def __init__(self, T: int, zero: torch.Tensor, halo: int, ring: int, ends: int):
-        self.zero, self.halo, self.frames = zero.float()[:, None, None], halo, slice(ends, ends + T)
+    def __init__(self, T: int, channels: int, halo: int, ring: int, ends: int):
+        self.halo, self.frames = halo, slice(ends, ends + T)
         width = TILE[1] + 2 * halo  # in memory a multiple of 16: rows begin where vectors do
-        self.all = torch.empty(T + 2 * ends, len(zero), ring, -(-width // 16) * 16)[..., :width]
+        self.all = torch.empty(T + 2 * ends, channels, ring, -(-width // 16) * 16)[..., :width]
 
     def begin(self, strip: Strip) -> None:
         """This strip comes next; all rows are zero."""
         top, bottom, left, right, H, W = strip
-        self.all[:] = self.zero
+        self.all[:] = 0
         self.count = bottom - top + 2 * self.halo
         self.inside = max(0, self.halo - top), min(self.count, self.halo + H - top)
         last = min(right - left + 2 * self.halo, self.halo + W - left)
@@ -92,7 +90,7 @@ class RowRing:
         if first < last:
             work(first, last - first)
         for row in range(max(start, self.inside[1]), stop):
-            self.all[:, :, row % self.all.shape[2]] = self.zero[..., 0]
+            self.all[:, :, row % self.all.shape[2]] = 0
 
 
 def filtered(
@@ -107,22 +105,22 @@ def filtered(
 
 
 class FirstConvolution:
-    """A convolution of one channel, [T, h, w] to rows of [T', O, h', w'].
+    """A convolution of one channel, [T, h, w] to rows of [T', O, h', w'], rectified.
 
     Args:
-        kernel: [O, 1, kT, kH, kW] float64.
-        floor: what it is rectified to, [O].
+        kernel, bias: [O, 1, kT, kH, kW] and [O], float64.
     """
 
-    def __init__(self, kernel: torch.Tensor, floor: torch.Tensor):
-        self.taps, self.floor = torch.cartesian_prod(*map(torch.arange, kernel.shape[2:])), floor
+    def __init__(self, kernel: torch.Tensor, bias: torch.Tensor):
+        self.taps, self.bias = torch.cartesian_prod(*map(torch.arange, kernel.shape[2:])), bias
         self.weights = Weights(kernel.flatten(1))
 
     def bind(self, x: torch.Tensor, out: torch.Tensor) -> Callable[[int, int], None]:
         """For rows of out, those of x from the same one on; `RowRing.advance` calls it."""
         struct, offsets = self.weights.at(x, self.taps @ torch.tensor(x.stride()))
         factors = [(struct, (self.weights, offsets))]
-        steps = [step(PRODUCT, out[:, :, i], factors, self.floor[:, None]) for i in range(HIGH)]
+        bias = self.bias[:, None]
+        steps = [step(PRODUCT, out[:, :, i], factors, bias, rectify=True) for i in range(HIGH)]
         pointers = (ctypes.POINTER(StepStruct) * HIGH)(*(ctypes.pointer(s.struct) for s in steps))
 
         def make(first: int, count: int) -> None:
@@ -135,22 +133,15 @@ class FirstConvolution:
 
 
 class Block:
-    """STD(a, b); rectified to its floor it lacks `offset` [O].
+    """STD(a, b)."""
 
-    Args:
-        offset: what its input lacks, [I] float64.
-    """
-
-    def __init__(self, block: ResidualBlock, offset: torch.Tensor):
-        kernel, self.between = folded(block.conv1, block.bn1)  # what the features between lack
-        self.difference = Filter(kernel, -self.between, dilation=1, difference=True)
-        kernel, bias = folded(block.conv2, block.bn2)
-        bias = bias + kernel.flatten(2).sum(2) @ self.between
-        matrix, own = pointwise_matrix(block.conv3, block.bn3)
+    def __init__(self, block: ResidualBlock):
+        kernel, bias = folded(block.conv1, block.bn1)
+        self.difference = Filter(kernel, bias, dilation=1, difference=True)
+        matrix, bias = pointwise_matrix(block.conv3, block.bn3)
         shortcut, more = pointwise_matrix(*block.shortcut)
-        self.offset = (own + more)[:, 0] + matrix @ bias + shortcut @ offset
-        mix = Mix(matrix, shortcut, -self.offset)
-        self.surround = Filter(kernel, -bias, dilation=2, mix=mix)
+        mix = Mix(matrix, shortcut, (bias + more)[:, 0])
+        self.surround = Filter(*folded(block.conv2, block.bn2), dilation=2, mix=mix)
 
 
 class CompiledDeepProPlus:
@@ -159,14 +150,10 @@ class CompiledDeepProPlus:
 
     def __init__(self, network: DeepProPlus, tile: int | None):
         self.seqlen = network.seqlen
-        kernel, self.offset = folded(*network.conv_in[:2])
-        self.first = FirstConvolution(kernel, -self.offset)
-        one, two = network.layer1
-        self.one = Block(one, self.offset)
-        self.two = Block(two, self.one.offset)
-        self.head = Head(network.TPro, network.conv_out1[:2], offset=self.two.offset)
-        self.last, bias = pointwise_matrix(network.conv_out2)
-        self.bias = (bias + self.last @ self.head.offset).float().view(-1, 1, 1)
+        self.first = FirstConvolution(*folded(*network.conv_in[:2]))
+        self.one, self.two = map(Block, network.layer1)
+        self.head = Head(network.TPro, network.conv_out1[:2])
+        self.last, self.bias = pointwise_matrix(network.conv_out2)
         self.tile = (tile, min(tile, TILE[1])) if tile else TILE
         self.tapes = Tapes(self._record, torch.float32, self.bias.device, compiled=True)
         self.idle: list[list[RowRing]] = []  # they suit frames of any size
@@ -192,13 +179,14 @@ class CompiledDeepProPlus:
     def _layers(self) -> list[RowRing]:
         """The arrays of a strip. A layer makes HIGH rows of two times as many of the one before;
         what the shortcuts take as well is kept longer."""
+        one, two = self.one.difference, self.two.difference
         kinds = [
-            (self.offset, 6, 3, 2),
-            (self.one.between, 5, 2, 1),
-            (self.one.offset, 3, 3, 2),
-            (self.two.between, 2, 2, 1),
+            (one.channels, 6, 3, 2),
+            (one.outputs, 5, 2, 1),
+            (two.channels, 3, 3, 2),
+            (two.outputs, 2, 2, 1),
         ]
-        return [RowRing(self.seqlen, -lack, halo, n * HIGH, ends) for lack, halo, n, ends in kinds]
+        return [RowRing(self.seqlen, C, halo, n * HIGH, ends) for C, halo, n, ends in kinds]
 
     def _strip(
         self, frames: torch.Tensor, strip: Strip, layers: list[RowRing], out: torch.Tensor
@@ -222,7 +210,7 @@ class CompiledDeepProPlus:
                 tape.run()
                 rows = slice(top + HIGH * part, min(top + HIGH * (part + 1), bottom))
                 to = out[:, rows, left:right]
-                torch.add(tape.result.view(made[:, 0].shape)[:, : to.shape[1]], self.bias, out=to)
+                to.copy_(tape.result.view(made[:, 0].shape)[:, : to.shape[1]])
 
             makes = [
                 partial(first.advance, self.first.bind(x, first.place().array)),
@@ -245,4 +233,5 @@ class CompiledDeepProPlus:
         tape.begin(x)
         tape.result = tape.scratch("d", 1, self.seqlen, pixels)
         for piece in tape.pieces(pixels):
-            tape.mix(tape.result[..., piece], self.last, self.head.record(tape, x[..., piece]))
+            y = self.head.record(tape, x[..., piece])
+            tape.mix(tape.result[..., piece], self.last, y, self.bias, rectify=False)

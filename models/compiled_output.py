@@ -29,9 +29,9 @@ class Columns:
 class CompiledOutput(Output):
     """Upsamples along the columns, adds, rectifies and makes logits in one go."""
 
-    def __init__(self, conv: nn.Conv3d, offset: torch.Tensor, dtype: torch.dtype):
-        super().__init__(conv, offset, dtype)
-        self.arrays = [a.contiguous() for a in (self.floor, self.matrix, self.bias)]
+    def __init__(self, conv: nn.Conv3d, dtype: torch.dtype):
+        super().__init__(conv, dtype)
+        self.arrays = [a.contiguous() for a in (self.matrix, self.bias)]
         self.columns: dict[tuple, list[Columns]] = {}
 
     def __call__(self, x: torch.Tensor, others: Others, out: torch.Tensor) -> None:
@@ -39,7 +39,7 @@ class CompiledOutput(Output):
         assert fits(out)
         assert all(fits(a) and a.is_contiguous() for a in (x, *others.rows))
         struct = EndStruct(*x.shape[:2], *out.shape[1:], x.data_ptr())
-        struct.floor, struct.weights, struct.bias = (a.data_ptr() for a in self.arrays)
+        struct.weights, struct.bias = (a.data_ptr() for a in self.arrays)
         struct.out, struct.out_frame, struct.out_row = out.data_ptr(), *out.stride()[:2]
         struct.count = len(places)
         struct.maps = tuple(map(Columns.struct, places, others.rows))
@@ -54,9 +54,7 @@ class CompiledOutput(Output):
         return self.columns[width, columns]
 
 
-def make_output(
-    conv: nn.Conv3d, offset: torch.Tensor, dtype: torch.dtype, compiled: bool
-) -> Output:
-    """The output for weights of this type, on the device of `offset`."""
-    kind = CompiledOutput if on_products(dtype, offset.device, compiled) else Output
-    return kind(conv, offset, dtype)
+def make_output(conv: nn.Conv3d, dtype: torch.dtype, compiled: bool) -> Output:
+    """The output for weights of this type, on the device of `conv`."""
+    kind = CompiledOutput if on_products(dtype, conv.weight.device, compiled) else Output
+    return kind(conv, dtype)

@@ -21,7 +21,7 @@ struct Rows {
   int64_t offset(int64_t r) const { return (first + r) % ring * row; }
 };
 
-// out[t][o][r][p] = max(floor[o], the convolution of x). All steps count floats.
+// out[t][o][r][p] = max(0, bias[o] + the convolution of x). All steps count floats.
 struct Filter {
   int64_t images;  // along time: 6, or 5 if the taps are those of differences
   int64_t apart, reach;  // frames, and pixels, from a tap to the next; pixels: 1 or 2
@@ -29,14 +29,14 @@ struct Filter {
   const float* input_transform;  // [images][SEEN]
   const float* output_transform;  // [GIVEN][images]
   const float* weights;  // [images][ROW_IMAGES][blocks of ROWS outputs][channels][3][ROWS]
-  const float* floor;
+  const float* bias;
   float* out;
   int64_t out_frame, out_channel, out_row;
   // If not 0, the outputs of a mix, which go to out instead: of a product of all outputs at a pixel
   // plus one of what another array has there.
   int64_t mix_outputs, other_channels;
   const float *mix_weights, *other_weights;  // [blocks of ROWS outputs][channels][ROWS]
-  const float* mix_floor;  // [mix_outputs]
+  const float* mix_bias;  // [mix_outputs]
   Rows x, other;  // x: rows + 2 reach of them, of columns + 2 reach
 };
 
@@ -186,7 +186,7 @@ struct Work {
         const bool second = r + reach < rows;
         const int64_t upper_at = o * out_channel + r * out_row;
         const int64_t lower_at = upper_at + reach * out_row;
-        const Vector floor = Vector{} + filter.floor[o];
+        const float bias = filter.bias[o];
         const float* from = results + o * IMAGES * ROW_IMAGES * AREA + line * pitch;
         vectors(columns, [&](int64_t p, int64_t few) {
           Vector upper[IMAGES], lower[IMAGES];
@@ -200,7 +200,7 @@ struct Work {
             for (int64_t m = 0; m < GIVEN; m++) {
               if (m == frames) break;
               const Vector sum = combined<GIVEN, IMAGES>(filter.output_transform, m, values);
-              store(out[m] + at, larger(sum, floor), few);
+              store(out[m] + at, larger(sum + bias, Vector{}), few);
             }
           };
           mix(upper, upper_at + p);
@@ -212,7 +212,8 @@ struct Work {
   void mix_given() {
     Step step{};
     step.outputs = filter.mix_outputs, step.pixels = columns;
-    step.out_row = filter.out_channel, step.floor = filter.mix_floor, step.count = 2;
+    step.out_row = filter.out_channel, step.bias = filter.mix_bias, step.rectified = 1;
+    step.count = 2;
     for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += filter.apart)
       for (int64_t r = 0; r < rows; r++) {
         step.out = filter.out + frame * filter.out_frame + r * filter.out_row;

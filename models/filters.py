@@ -23,8 +23,8 @@ RowsStruct = make_struct("Rows", "*at frame channel row first ring")
 FilterStruct = make_struct(
     "Filter",
     "images apart reach frames frames_seen channels outputs rows columns *input_transform "
-    "*output_transform *weights *floor *out out_frame out_channel out_row mix_outputs "
-    "other_channels *mix_weights *other_weights *mix_floor",
+    "*output_transform *weights *bias *out out_frame out_channel out_row mix_outputs "
+    "other_channels *mix_weights *other_weights *mix_bias",
     x=RowsStruct,
     other=RowsStruct,
 )
@@ -36,24 +36,23 @@ def rows_struct(x: torch.Tensor) -> RowsStruct:
 
 
 class Mix:
-    """What follows a filter: a product of its channels plus one of another array's, rectified to
-    `floor` [O].
+    """What follows a filter: a product of its channels plus one of another array's, rectified.
 
     Args:
-        matrix, other: [O, C] and [O, I] float64.
+        matrix, other, bias: [O, C], [O, I] and [O], float64.
     """
 
-    def __init__(self, matrix: torch.Tensor, other: torch.Tensor, floor: torch.Tensor):
+    def __init__(self, matrix: torch.Tensor, other: torch.Tensor, bias: torch.Tensor):
         self.weights, self.other = (in_blocks(without_tiny(m).float()) for m in (matrix, other))
         self.outputs, self.other_channels = other.shape
-        self.floor = floor.float().contiguous()
+        self.bias = bias.float().contiguous()
 
 
 class Filter:
-    """A convolution [T, I, h, w] to [T', O, h - 2 d, w - 2 d], rectified to `floor` [O].
+    """A convolution [T, I, h, w] to [T', O, h - 2 d, w - 2 d], rectified.
 
     Args:
-        kernel: [O, I, 3, 3, 3] float64.
+        kernel, bias: [O, I, 3, 3, 3] and [O], float64.
         dilation: d in space, 1 or 2.
         difference: whether the taps in time are those of a difference convolution, 2 frames apart,
             whose sum is zero; T is T' + 4. Else T is T' + 2.
@@ -63,7 +62,7 @@ class Filter:
     def __init__(
         self,
         kernel: torch.Tensor,
-        floor: torch.Tensor,
+        bias: torch.Tensor,
         dilation: int,
         difference: bool = False,
         mix: Mix | None = None,
@@ -82,7 +81,7 @@ class Filter:
         kernels = torch.einsum("nk,qh,oikhw->nqoiw", G.to(kernel), rows, kernel).flatten(3)
         self.weights = in_blocks(without_tiny(kernels).float())
         self.outputs, self.channels = kernel.shape[:2]
-        self.floor = floor.float().contiguous()
+        self.bias = bias.float().contiguous()
 
     def bind(
         self, x: torch.Tensor, out: torch.Tensor, other: torch.Tensor | None = None, shift: int = 0
@@ -118,7 +117,7 @@ class BoundFilter:
         struct.outputs = convolution.outputs
         struct.columns, struct.x = w, rows_struct(x)
         struct.out_frame, struct.out_channel, struct.out_row = out.stride()[:3]
-        for name in ("input_transform", "output_transform", "weights", "floor"):
+        for name in ("input_transform", "output_transform", "weights", "bias"):
             setattr(struct, name, getattr(convolution, name).data_ptr())
         if mix:
             assert (len(other), other.shape[1], other.shape[3]) == (T, mix.other_channels, w)
@@ -126,7 +125,7 @@ class BoundFilter:
             struct.mix_weights, struct.other_weights = (
                 m.data_ptr() for m in (mix.weights, mix.other)
             )
-            struct.mix_floor, struct.other = mix.floor.data_ptr(), rows_struct(other)
+            struct.mix_bias, struct.other = mix.bias.data_ptr(), rows_struct(other)
         self.struct, self.shift, self.out = struct, shift, out
         self.alive = convolution, x, other
 

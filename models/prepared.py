@@ -9,9 +9,6 @@ tile, then goes on to the next. This file holds what the forms share:
 - The probe is one product a channel, [T, T] @ [T, P], with the scale of its BatchNorm in the map.
 - The kernel of a temporal difference convolution sums to zero (taps k0, -k0 - k2, k2), so it has
   two taps, not three, on differences of frames: out[t] = k2 (x[t+2] - x[t]) - k0 (x[t] - x[t-2]).
-- Matrix products run without their biases, which cost a pass over memory each: max(z, -b) is
-  relu(z + b) - b, so features are stored less their bias b, and the b of one layer goes through
-  the weights into the bias of the next.
 
 On a CPU every core works on tiles of its own, in a thread of its own, and the operations inside do
 not split up further: cores that met at the end of every operation would wait for one another most
@@ -105,34 +102,16 @@ def pointwise_matrix(conv: nn.Conv3d, norm: nn.BatchNorm3d | None = None):
 
 
 class Head:
-    """The probe and the pointwise convolutions behind it, on a tile.
+    """The probe and the pointwise convolutions behind it, on a tile."""
 
-    Args:
-        offset: what the features are stored without, [C] float64.
-
-    The result is stored without `self.offset`, [O, T] float64.
-    """
-
-    def __init__(
-        self,
-        probe: TemporalProbe,
-        *layers: tuple[nn.Conv3d, nn.BatchNorm3d],
-        offset: torch.Tensor,
-    ):
+    def __init__(self, probe: TemporalProbe, *layers: tuple[nn.Conv3d, nn.BatchNorm3d]):
         scale, shift = scale_and_shift(probe.norm1)
         each = len(scale) // len(probe.QK_heads)  # channels a head
         weight = torch.stack([h.weight for h in probe.QK_heads]).repeat_interleave(each, dim=0)
         bias = torch.stack([h.bias for h in probe.QK_heads]).repeat_interleave(each, dim=0)
-        maps = scale[:, None, None] * weight.double() / math.sqrt(probe.seqlen)  # [C, T, T]
-        bias = scale[:, None] * bias.double() + shift[:, None]  # [C, T]
-        bias = bias + maps.sum(2) * offset[:, None]
-        self.maps, self.floor = maps, -bias[..., None]
-        self.layers = []
-        for layer in (probe.conv[:2], *layers):
-            matrix, own = pointwise_matrix(*layer)
-            bias = matrix @ bias + own  # [O, T]
-            self.layers.append((matrix, -bias[..., None]))
-        self.offset = bias
+        self.maps = scale[:, None, None] * weight.double() / math.sqrt(probe.seqlen)  # [C, T, T]
+        self.bias = (scale[:, None] * bias.double() + shift[:, None])[..., None]  # [C, T, 1]
+        self.layers = [pointwise_matrix(*layer) for layer in (probe.conv[:2], *layers)]
 
     def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
         """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt if it is
@@ -140,11 +119,11 @@ class Head:
         T, C, P = x.size()
         y = tape.scratch("a", C, T, P)
         spare = x.view(-1) if x.is_contiguous() else tape.scratch("b", C * T * P)
-        tape.multiply(y, (self.maps, x.transpose(0, 1)), floor=self.floor)
-        for matrix, floor in self.layers:
+        tape.multiply(y, (self.maps, x.transpose(0, 1)), bias=self.bias)
+        for matrix, bias in self.layers:
             x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)
             spare = x.view(-1)
-            tape.mix(y, matrix, x, floor)
+            tape.mix(y, matrix, x, bias)
         return y
 
 

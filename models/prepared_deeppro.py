@@ -2,7 +2,7 @@
 
 Features lie as [T, C, P] (frames, channels, pixels of the tile), so k neighbouring frames are a
 [k C, P] matrix where they lie, uncopied, and a temporal convolution is one matrix product a frame.
-Frames before and after, of what stands for zero, are the padding in time.
+Frames of zeros before and after are the padding in time.
 """
 
 import torch
@@ -20,67 +20,59 @@ from models.tapes import Tape
 
 
 class FirstConvolution:
-    """conv_in on a tile: rectified to `floor` it lacks `offset` [8]."""
+    """conv_in on a tile."""
 
     def __init__(self, conv: nn.Conv3d, norm: nn.BatchNorm3d):
-        kernel, self.offset = folded(conv, norm)
-        self.matrix, self.floor = kernel.flatten(1), -self.offset[:, None]
+        kernel, bias = folded(conv, norm)
+        self.matrix, self.bias = kernel.flatten(1), bias[:, None]
 
-    def record(self, tape: Tape, x: torch.Tensor, pooled: bool) -> torch.Tensor:
-        """The array [T, 8, P] that will hold the result for x [T, 5, P], frames with neighbours:
-        padded and rectified, or neither if it is `pooled` next."""
-        size = len(x), len(self.floor), x.shape[2]
-        y = tape.scratch("a", *size) if pooled else tape.padded(2, *size, self.floor)
-        tape.multiply(y, (self.matrix, x), floor=None if pooled else self.floor)
+    def record(self, tape: Tape, x: torch.Tensor, ends: bool = True) -> torch.Tensor:
+        """The array [T, 8, P] that will hold the result for x [T, 5, P], frames with neighbours;
+        `ends`: padded."""
+        size = len(x), len(self.matrix), x.shape[2]
+        y = tape.padded(2, *size) if ends else tape.scratch("a", *size)
+        tape.multiply(y, (self.matrix, x), bias=self.bias)
         return y
 
 
 class TemporalBlock:
-    """TD(a, b) on a tile: rectified to `floor` it lacks `offset` [O].
+    """TD(a, b) on a tile."""
 
-    Args:
-        offset: what its input lacks, [I] float64.
-    """
-
-    def __init__(self, block: ResidualBlock, offset: torch.Tensor):
+    def __init__(self, block: ResidualBlock):
         kernel, bias = folded(block.conv1, block.bn1)
         first, _, last = kernel.flatten(2).unbind(2)  # [O, I]
         taps = torch.cat([-first, torch.zeros_like(first), last], dim=1)
-        self.difference, self.difference_floor = taps, -bias[:, None]
-        kernel, own = folded(block.conv2, block.bn2)
-        bias = own + kernel.flatten(2).sum(2) @ bias
+        self.difference, self.difference_bias = taps, bias[:, None]
+        kernel, bias = folded(block.conv2, block.bn2)
         self.smooth = kernel.flatten(2).transpose(1, 2).flatten(1)
-        self.smooth_floor = -bias[:, None]
+        self.smooth_bias = bias[:, None]
         self.mix, own = pointwise_matrix(block.conv3, block.bn3)
         self.shortcut, more = pointwise_matrix(*block.shortcut)
-        self.offset = (own + more)[:, 0] + self.mix @ bias + self.shortcut @ offset
-        self.floor = -self.offset[:, None]
+        self.bias = own + more
 
-    def record(self, tape: Tape, x: torch.Tensor, ends: bool, pooled: bool) -> torch.Tensor:
-        """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded;
-        rectified unless it is `pooled` next."""
-        T, O, P = len(x) - 4, len(self.floor), x.shape[2]  # noqa: E741
+    def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
+        """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded."""
+        T, O, P = len(x) - 4, len(self.mix), x.shape[2]  # noqa: E741
         change = tape.scratch("a", T + 2, x.shape[1], P)
         tape.subtract(change, x[2:], x[:-2])
-        y = tape.padded(1, T, O, P, self.difference_floor)
+        y = tape.padded(1, T, O, P)
         changes = tape.neighbours(change, 3)
-        tape.multiply(y, (self.difference, changes), floor=self.difference_floor)
+        tape.multiply(y, (self.difference, changes), bias=self.difference_bias)
         z = tape.scratch("a", T, O, P)
         frames = tape.neighbours(tape.with_ends(y, 1), 3)
-        tape.multiply(z, (self.smooth, frames), floor=self.smooth_floor)
-        y = tape.padded(2, T, O, P, self.floor) if ends else y
-        floor = None if pooled else self.floor
-        tape.multiply(y, (self.mix, z), (self.shortcut, x[2:-2]), floor=floor)
+        tape.multiply(z, (self.smooth, frames), bias=self.smooth_bias)
+        y = tape.padded(2, T, O, P) if ends else y
+        tape.multiply(y, (self.mix, z), (self.shortcut, x[2:-2]), bias=self.bias)
         return y
 
 
-def record_pooling(tape: Tape, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-    """The array [T, C, P], padded with `floor`, that will hold MaxPool (1, 2, 2) of x [T, C, 4 P],
-    where the pixels of a cell lie P apart, rectified to it; spoils x."""
-    out = tape.padded(2, *x.shape[:2], x.shape[2] // 4, floor)
+def record_pooling(tape: Tape, x: torch.Tensor) -> torch.Tensor:
+    """The array [T, C, P], padded, that will hold MaxPool (1, 2, 2) of x [T, C, 4 P], where the
+    pixels of a cell lie P apart; spoils x."""
+    out = tape.padded(2, *x.shape[:2], x.shape[2] // 4)
     x, other = x.chunk(2, dim=2)
     tape.larger(x, x, other)
-    tape.larger(out, *x.chunk(2, dim=2), floor)
+    tape.larger(out, *x.chunk(2, dim=2))
     return out
 
 
@@ -90,39 +82,36 @@ class Branch:
 
     Args:
         number: 1, 2 or 3.
-        offset: what its input lacks, [8] float64.
         mix: its part of conv_out2, [8, 8] float64.
-
-    The result lacks `offset` [8, T].
+        bias: what to add to the result, [8, 1], or None.
     """
 
-    def __init__(self, network: DeepPro, number: int, offset: torch.Tensor, mix: torch.Tensor):
+    def __init__(self, network: DeepPro, number: int, mix: torch.Tensor, bias: torch.Tensor | None):
         self.number, self.stages, self.pooled = number, [], []
         for layer in getattr(network, f"layer{number}"):
             if not isinstance(layer, nn.MaxPool3d):
-                self.stages.append(TemporalBlock(layer, offset))
+                self.stages.append(TemporalBlock(layer))
                 self.pooled.append(False)
-                offset = self.stages[-1].offset
             elif self.stages:
                 self.pooled[-1] = True
         last = getattr(network, f"conv_out1_{number}")[:2]
-        self.head = Head(getattr(network, f"TPro{number}"), last, offset=offset)
-        self.mix, self.offset = mix, mix @ self.head.offset
+        self.head = Head(getattr(network, f"TPro{number}"), last)
+        self.mix, self.bias = mix, bias
 
     def record(self, tape: Tape, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """An array [8, T, P'], `out` if it is given, that will hold the result for x [T + 4, 8, P],
         which is padded."""
         for stage, pooled in zip(self.stages, self.pooled, strict=True):
             last = stage is self.stages[-1]
-            y = stage.record(tape, x, ends=not (pooled or last), pooled=pooled)
+            y = stage.record(tape, x, ends=not (pooled or last))
             if pooled:
-                y = record_pooling(tape, y, stage.floor)
+                y = record_pooling(tape, y)
             x = y if last else tape.with_ends(y, 2)
         T, _, P = x.size()
         y = self.head.record(tape, x)
         if out is None:
             out = tape.scratch(f"result {self.number}", len(self.mix), T, P)
-        tape.mix(out, self.mix, y)
+        tape.mix(out, self.mix, y, self.bias, rectify=False)
         return out
 
 
@@ -133,40 +122,40 @@ class Trunk:
     result is what each of the branches gives.
 
     Args:
-        mixes: by number of the branch, its part of conv_out2, [8, 8] float64.
+        mixes: by number of the branch, its part of conv_out2 and of the bias there (see `Branch`).
         shrink: side of a cell in pixels: 1 for branch 1; 4 for 2 and 3, which begin with a pooling.
     """
 
     def __init__(
         self,
         network: DeepPro,
-        mixes: dict[int, torch.Tensor],
+        mixes: dict[int, tuple[torch.Tensor, torch.Tensor | None]],
         shrink: int,
         dtype: torch.dtype,
         compiled: bool,
     ):
         self.seqlen, self.shrink = network.seqlen, shrink
         self.first = FirstConvolution(*network.conv_in[:2])
-        self.branches = [Branch(network, i, self.first.offset, mix) for i, mix in mixes.items()]
-        self.tapes = Tapes(self.record, dtype, self.first.floor.device, compiled)
+        self.branches = [Branch(network, i, *mix) for i, mix in mixes.items()]
+        self.tapes = Tapes(self.record, dtype, self.first.bias.device, compiled)
 
     def record(self, tape: Tape, cells: int) -> None:
         """From `source` [T, cells of shrink**2 pixels] to `result`."""
         T, P, pooled = self.seqlen, cells * self.shrink**2, self.shrink > 1
         # The largest array first: all others in slot "a" lie in it.
         tape.scratch("a", T, len(self.branches[0].head.maps), P // 4 if pooled else P)
-        x = tape.padded(2, T, 1, P, self.first.floor.new_zeros(1, 1))
+        x = tape.padded(2, T, 1, P)
         tape.begin(x[:, 0])
         frames = tape.neighbours(tape.with_ends(x, 2), 5)
         if pooled:
-            x = record_pooling(tape, self.first.record(tape, frames, pooled), self.first.floor)
+            x = record_pooling(tape, self.first.record(tape, frames, ends=False))
             x = tape.with_ends(x, 2)
             tape.result = [branch.record(tape, x) for branch in self.branches]
             return
         (branch,) = self.branches
         out = tape.scratch("result", len(branch.mix), T, P)
         for piece in tape.pieces(P):
-            x = self.first.record(tape, frames[..., piece], pooled)
+            x = self.first.record(tape, frames[..., piece])
             branch.record(tape, tape.with_ends(x, 2), out[..., piece])
         tape.result = [out]
 
@@ -221,19 +210,17 @@ class PreparedDeepPro:
 
     def __init__(self, network: DeepPro, tile: int | None, dtype: torch.dtype, compiled: bool):
         self.seqlen = network.seqlen
-        matrix, offset = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
+        matrix, bias = pointwise_matrix(*network.conv_out2[:2])  # [8, 24], [8, 1]
         full, half, quarter = matrix.chunk(3, dim=1)
-        self.full = Trunk(network, {1: full}, 1, dtype, compiled)
-        self.small = Trunk(network, {2: half, 3: quarter}, 4, dtype, compiled)
-        branches = *self.full.branches, *self.small.branches
-        offset = offset + sum(branch.offset for branch in branches)  # [8, T]
-        self.output = make_output(network.final, offset, dtype, compiled)
+        self.full = Trunk(network, {1: (full, bias)}, 1, dtype, compiled)
+        self.small = Trunk(network, {2: (half, None), 3: (quarter, None)}, 4, dtype, compiled)
+        self.output = make_output(network.final, dtype, compiled)
         if tile:
             self.tile, self.cells = (tile, tile), (max(1, tile // 2), max(1, tile // 2))
-        elif on_products(dtype, offset.device, compiled):
+        elif on_products(dtype, bias.device, compiled):
             self.tile, self.cells = (6, 64), (3, 16)
         else:
-            self.tile, self.cells = ((4, 64), (2, 32)) if offset.is_cpu else ((64, 64), (32, 32))
+            self.tile, self.cells = ((4, 64), (2, 32)) if bias.is_cpu else ((64, 64), (32, 32))
         self.upsampling = None  # it and the tapes are for frames of one size
 
     @torch.inference_mode()

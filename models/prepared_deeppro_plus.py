@@ -34,12 +34,12 @@ class PreparedDeepProPlus:
         self.first = Convolution(*pair, dtype, padding=(2, 0, 0))
         first, second = network.layer1
         self.block = SpatioTemporalBlock(first, dtype)
-        final, bias = pointwise_matrix(network.conv_out2)
+        last, bias = pointwise_matrix(network.conv_out2)
         self.end = ProbedBlock(
-            second, network.TPro, network.conv_out1[:2], last=final, dtype=dtype, compiled=compiled
+            second, network.TPro, network.conv_out1[:2], last=last, dtype=dtype, compiled=compiled
         )
-        self.bias = (bias + self.end.offset).to(dtype).view(-1, 1, 1)
-        self.tile = (tile, tile) if tile else (64, 256) if self.bias.is_cpu else (256, 256)
+        self.bias = bias.to(dtype)
+        self.tile = (tile, tile) if tile else (64, 256) if bias.is_cpu else (256, 256)
         self.size = None  # the tapes are for frames of this size
 
     @torch.inference_mode()

@@ -35,17 +35,14 @@ class PreparedDeepProPlusMoving:
         pair = paired(*folded(*network.conv_in[:2]))
         self.first = Convolution(*pair, dtype, padding=(2, 0, 0), stride=(1, 2, 1))
         self.block = SpatioTemporalBlock(network.layer1[1], dtype)
-        matrix, offset = pointwise_matrix(*network.conv_out1[:2])  # [8, 16], [8, 1]
+        matrix, bias = pointwise_matrix(*network.conv_out1[:2])  # [8, 16], [8, 1]
         parts = zip((network.level1, network.level2[1:]), matrix.chunk(2, dim=1), strict=True)
         self.levels = [
             ProbedBlock(block, probe, (conv, norm), last=part, dtype=dtype, compiled=compiled)
             for (block, probe, conv, norm, _), part in parts
         ]
-        offset = offset + sum(level.offset for level in self.levels)  # [8, T]
-        # The sum of the levels begins with it: a last convolution of large weights would show the
-        # rounding of what is taken off and put back again.
-        self.start = offset[..., None].to(dtype)
-        self.output = make_output(network.conv_out2, torch.zeros_like(offset), dtype, compiled)
+        self.bias = bias[..., None].to(dtype)
+        self.output = make_output(network.conv_out2, dtype, compiled)
         on_cpu = self.output.bias.is_cpu
         self.half_tile = (tile, tile) if tile else (64, 128) if on_cpu else (128, 128)
         self.tile = (tile, tile) if tile else (4, 64) if on_cpu else (64, 64)  # of the output
@@ -66,7 +63,7 @@ class PreparedDeepProPlusMoving:
             rows = self.upsampling.rows(maps, band)
             for columns in self.upsampling.columns:
                 part = out[:, slice(*band), slice(*columns)]  # [T, h, w]
-                x = self.start.repeat(1, 1, part[0].numel())  # [8, T, h w]
+                x = self.bias.repeat(1, self.seqlen, part[0].numel())  # [8, T, h w]
                 self.output(x, Others(self.upsampling, rows, columns), part)
 
         for_each(fill, self.upsampling.bands, frames.device)

@@ -74,8 +74,6 @@ class ProbedBlock:
     Args:
         layers: the pointwise convolutions behind the probe with their norms; a ReLU ends each.
         last: matrix [O, I] that their result goes through, float64.
-
-    The result lacks `self.offset`, [O, T] float64.
     """
 
     def __init__(
@@ -89,9 +87,8 @@ class ProbedBlock:
     ):
         self.seqlen = probe.seqlen
         self.block = SpatioTemporalBlock(block, dtype)
-        self.floor = -self.block.bias
-        self.head = Head(probe, *layers, offset=self.block.bias[:, 0])
-        self.last, self.offset = last, last @ self.head.offset
+        self.head = Head(probe, *layers)
+        self.last = last
         self.tapes = Tapes(self._record, dtype, last.device, compiled)
 
     def __call__(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
@@ -99,22 +96,24 @@ class ProbedBlock:
         y = self.block.begin(x, clear)
         T, h, w, _ = y.size()
         mix, shortcut = (m.expand(T, -1, -1) for m in (self.block.mix, self.block.shortcut))
+        bias = self.block.bias.to(x)
         out = x.new_empty(len(self.last), T, h, w)
         for start, stop in tiles(h, max(1, 256 // w) if x.is_cpu else h):
             around = x[:, start + 3 : stop + 3, 3:-3].flatten(1, 2)  # [T, P, I]
             with self.tapes.borrow((stop - start) * w) as tape:
-                torch.bmm(mix, y[:, start:stop].clamp_min(0).flatten(1, 2).mT, out=tape.source)
-                tape.source.baddbmm_(shortcut, around.mT)
+                part = y[:, start:stop].clamp_min(0).flatten(1, 2).mT
+                torch.baddbmm(bias, mix, part, out=tape.source)
+                tape.source.baddbmm_(shortcut, around.mT).clamp_min_(0)
                 tape.run()
                 part = out[:, :, start:stop]
                 part.copy_(tape.result.view(part.shape))
         return out
 
     def _record(self, tape: Tape, pixels: int) -> None:
-        """From `source`, features [T, C, P] before their ReLU, to `result` [O, T, P]."""
-        z = tape.scratch("c", self.seqlen, len(self.floor), pixels)
+        """From `source`, features [T, C, P], to `result` [O, T, P]."""
+        z = tape.scratch("c", self.seqlen, len(self.head.maps), pixels)
         tape.begin(z)
         tape.result = tape.scratch("d", len(self.last), self.seqlen, pixels)
         for piece in tape.pieces(pixels):
-            y = self.head.record(tape, tape.rectified(z[..., piece], self.floor))
-            tape.mix(tape.result[..., piece], self.last, y)
+            y = self.head.record(tape, z[..., piece])
+            tape.mix(tape.result[..., piece], self.last, y, rectify=False)

@@ -98,21 +98,14 @@ class Others(NamedTuple):
 
 
 class Output:
-    """The end of a network: the ReLU of what all branches add up to, and a convolution to logits.
+    """The end of a network: a ReLU of what all branches add up to, and a convolution to logits."""
 
-    Args:
-        offset: what the sum lacks, [C, T] float64. Upsampling leaves it alone: it is the same for
-            every pixel of a frame.
-    """
-
-    def __init__(self, conv: nn.Conv3d, offset: torch.Tensor, dtype: torch.dtype):
-        matrix, bias = pointwise_matrix(conv)
-        self.floor, self.matrix = -offset[..., None].to(dtype), matrix.to(dtype)
-        self.bias = (bias + matrix @ offset).to(dtype).view(-1, 1, 1)
+    def __init__(self, conv: nn.Conv3d, dtype: torch.dtype):
+        self.matrix, self.bias = (a.to(dtype) for a in pointwise_matrix(conv))
 
     def __call__(self, x: torch.Tensor, others: Others, out: torch.Tensor) -> None:
         """x [C, T, h w], which is spoilt, and what smaller branches add to it, to logits out
         [T, h, w]."""
         others.upsampling.add(x, others.rows, others.columns)
-        torch.maximum(x, self.floor, out=x)
-        torch.add((self.matrix @ x.flatten(1)).view(out.shape), self.bias, out=out)
+        x = x.clamp_min_(0).flatten(1)
+        torch.add((self.matrix @ x).view(out.shape), self.bias, out=out)

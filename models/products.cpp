@@ -12,11 +12,7 @@ static void combine(const Step& step, int64_t b, Operation operation) {
     const float* x = first.x + b * first.x_step + first.offsets[o];
     const float* y = second.x + b * second.x_step + second.offsets[o];
     float* out = step.out + b * step.out_step + o * step.out_row;
-    const float floor = step.floor ? step.floor[b * step.floor_step + o] : 0;
-    for (int64_t p = 0; p < step.pixels; p++) {
-      const float value = operation(x[p], y[p]);
-      out[p] = step.floor && value < floor ? floor : value;
-    }
+    for (int64_t p = 0; p < step.pixels; p++) out[p] = operation(x[p], y[p]);
   }
 }
 
@@ -31,7 +27,7 @@ extern "C" void run(const Step* const* steps, int64_t count) {
       else combine(*steps[i], b, [](float x, float y) { return x >= y || x != x ? x : y; });
 }
 
-// The end of a network on a tile: out[t][r][p] = bias[t] + sum over c of weights[c] * max(floor[c][t],
+// The end of a network on a tile: out[t][r][p] = bias + sum over c of weights[c] * max(0,
 // sum[c][t][r][p] + what maps of smaller size have there, between two of their columns).
 struct Map {
   const float* x;  // [rows][channels][frames][columns]
@@ -43,9 +39,8 @@ struct Map {
 struct End {
   int64_t channels, frames, rows, columns;
   const float* sum;  // [channels][frames][rows][columns]
-  const float* floor;  // [channels][frames]
   const float* weights;  // [channels]
-  const float* bias;  // [frames]
+  const float* bias;  // [1]
   float* out;
   int64_t out_frame, out_row;
   int64_t count;
@@ -84,7 +79,7 @@ static void end_at(const End& end, int64_t row, int64_t p, int64_t few) {
   }
   const int64_t pixels = end.rows * end.columns;
   for (int64_t t = 0; t < end.frames; t++) {
-    Vector total = Vector{} + end.bias[t];
+    Vector total = Vector{} + *end.bias;
     for (int64_t c = 0; c < end.channels; c++) {
       const int64_t line = c * end.frames + t;
       const float* at = end.sum + line * pixels + row * end.columns + p;
@@ -95,7 +90,7 @@ static void end_at(const End& end, int64_t row, int64_t p, int64_t few) {
         const Vector left = pick(here, maps[i].left);
         value += left + maps[i].share * (pick(here, maps[i].right) - left);
       }
-      total += end.weights[c] * larger(value, Vector{} + end.floor[line]);
+      total += end.weights[c] * larger(value, Vector{});
     }
     float* out = end.out + t * end.out_frame + row * end.out_row + p;
     store(out, total, few);

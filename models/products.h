@@ -43,17 +43,17 @@ struct Factors {
   const int64_t* offsets;  // [taps], of a tap's pixels from x of its batch
 };
 
-// A product, by its factors: out[b][o][p] = max(floor[b][o], sum over k of weights[b][o][k] *
-// x[b][offsets[k] + p]), the sum over the taps of all factors. Or the difference or the larger one of
-// two arrays: with the x of the factors, and offsets of their outputs.
+// A product, by its factors: out[b][o][p] = bias[b][o] + sum over k of weights[b][o][k] *
+// x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the difference or
+// the larger one of two arrays: with the x of the factors, and offsets of their outputs.
 enum Kind : int64_t { PRODUCT, DIFFERENCE, LARGER };
 
 struct Step {
   int64_t kind, batches, outputs, pixels;
   float* out;
   int64_t out_step, out_row;  // from a batch and from an output to the next
-  const float* floor;  // [batches or 1][outputs], or null
-  int64_t floor_step;
+  const float* bias;  // [batches or 1][outputs], or null
+  int64_t bias_step, rectified;
   int64_t count;
   Factors factors[2];
 };
@@ -75,13 +75,15 @@ static void block(const Step& step, int64_t b, int64_t o, int64_t p, int64_t few
         for (int64_t v = 0; v < COUNT; v++) sums[row][v] += weights[row] * values[v];
     }
   }
-  const float* floor = step.floor ? step.floor + b * step.floor_step + o : nullptr;
+  const float* bias = step.bias ? step.bias + b * step.bias_step + o : nullptr;
   float* out = step.out + b * step.out_step + o * step.out_row + p;
 #pragma GCC unroll 8  // only so the sums stay in registers
   for (int64_t row = 0; row < ROWS; row++, out += step.out_row)
     if (row < step.outputs - o)
       for (int64_t v = 0; v < COUNT; v++) {
-        const Vector sum = floor ? larger(sums[row][v], Vector{} + floor[row]) : sums[row][v];
+        Vector sum = sums[row][v];
+        if (bias) sum += bias[row];
+        if (step.rectified) sum = larger(sum, Vector{});
         if (V) store(out + v * LANES, sum);
         else store(out, sum, few);
       }

@@ -72,13 +72,13 @@ def make_struct(name: str, fields: str, **others: type) -> type[ctypes.Structure
 FactorsStruct = make_struct("Factors", "taps *weights weights_step *x x_step *offsets")
 StepStruct = make_struct(
     "Step",
-    "kind batches outputs pixels *out out_step out_row *floor floor_step count",
+    "kind batches outputs pixels *out out_step out_row *bias bias_step rectified count",
     factors=FactorsStruct * 2,
 )
 MapStruct = make_struct("Map", "*x columns *first *share")
 EndStruct = make_struct(
     "End",
-    "channels frames rows columns *sum *floor *weights *bias *out out_frame out_row count",
+    "channels frames rows columns *sum *weights *bias *out out_frame out_row count",
     maps=MapStruct * 2,
 )
 PRODUCT, DIFFERENCE, LARGER = range(3)
@@ -132,39 +132,37 @@ def step(
     kind: int,
     out: torch.Tensor,
     factors: list[tuple[FactorsStruct, object]],
-    floor: torch.Tensor | None,
+    bias: torch.Tensor | None = None,
+    rectify: bool = False,
 ) -> Step:
-    """A step of any kind, from `factors` with what has to live as long, to out [B, O, P]."""
+    """A step of any kind, from `factors` with what has to live as long, to out [B, O, P]; a product
+    with a bias [O, 1] or [B, O, 1] and rectified."""
     assert fits(out)
     struct = StepStruct(kind, len(out), *out.shape[1:], out.data_ptr(), *out.stride()[:2])
     struct.count, struct.factors = len(factors), tuple(one for one, _ in factors)
-    if floor is not None:
-        assert floor.shape in ((out.shape[1], 1), (*out.shape[:2], 1))
-        floor = floor.float().contiguous()
-        struct.floor = floor.data_ptr()
-        struct.floor_step = out.shape[1] if floor.dim() == 3 else 0
-    return Step(struct, [out, factors, floor])
+    struct.rectified = rectify
+    if bias is not None:
+        assert bias.shape in ((out.shape[1], 1), (*out.shape[:2], 1))
+        bias = bias.float().contiguous()
+        struct.bias, struct.bias_step = bias.data_ptr(), out.shape[1] if bias.dim() == 3 else 0
+    return Step(struct, [out, factors, bias])
 
 
 def product(
-    out: torch.Tensor, *factors: tuple[Weights, torch.Tensor], floor: torch.Tensor | None = None
+    out: torch.Tensor,
+    *factors: tuple[Weights, torch.Tensor],
+    bias: torch.Tensor | None = None,
+    rectify: bool = True,
 ) -> Step:
-    """The sum of the products of all factors, to out [B, O, P], rectified to floor [O, 1] or
-    [B, O, 1]. Arrays are fp32 views whose last axis is contiguous."""
-    made = step(PRODUCT, out, [weights.factors(x) for weights, x in factors], floor)
+    """The sum of the products of all factors and of a bias [O, 1] or [B, O, 1], to out [B, O, P],
+    rectified or not. Arrays are fp32 views whose last axis is contiguous."""
+    made = step(PRODUCT, out, [weights.factors(x) for weights, x in factors], bias, rectify)
     made.alive.append(factors)
     return made
 
 
-def combination(
-    kind: int,
-    out: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    floor: torch.Tensor | None = None,
-) -> Step:
-    """The difference of x and y, or the larger one, to out; all [B, O, P]. Rectified to `floor`,
-    [O, 1] or [B, O, 1]."""
+def combination(kind: int, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Step:
+    """The difference of x and y, or the larger one, to out; all [B, O, P]."""
     made = []
     for one in (x, y):
         assert fits(one)
@@ -172,4 +170,4 @@ def combination(
         rows = one.stride(1) * torch.arange(one.shape[1])
         struct = FactorsStruct(x=one.data_ptr(), x_step=one.stride(0), offsets=rows.data_ptr())
         made.append((struct, (one, rows)))
-    return step(kind, out, made, floor)
+    return step(kind, out, made)

@@ -13,7 +13,7 @@ import torch
 TINY = 1e-18
 
 Factors = tuple[torch.Tensor, torch.Tensor]  # matrix [O, K] or [B, O, K], and x [B, K, P]
-Floor = torch.Tensor | None
+Bias = torch.Tensor | None
 
 
 def without_tiny(weight: torch.Tensor) -> torch.Tensor:
@@ -51,48 +51,43 @@ class Tape:
     def do(self, operation: Callable, *arguments, out: torch.Tensor) -> None:
         self.steps.append(partial(operation, *arguments, out=out))
 
-    def multiply(self, out: torch.Tensor, *factors: Factors, floor: Floor = None) -> None:
-        """The sum of the products of all factors to out [B, O, P], rectified to floor [O, 1] or
-        [B, O, 1]."""
-        for i, (matrix, x) in enumerate(factors):
+    def multiply(
+        self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = True
+    ) -> None:
+        """The sum of the products of all factors and of a bias [O, 1] or [B, O, 1], to out
+        [B, O, P], rectified or not."""
+        total = None if bias is None else self.cast(bias)
+        for matrix, x in factors:
             matrix = self.cast(matrix).expand(len(x), -1, -1)
-            if i:
-                self.do(torch.baddbmm, out, matrix, x, out=out)
-            else:
+            if total is None:
                 self.do(torch.bmm, matrix, x, out=out)
-        if floor is not None:
-            self.rectify(out, floor)
+            else:
+                self.do(torch.baddbmm, total, matrix, x, out=out)
+            total = out
+        if rectify:
+            self.do(torch.clamp_min, out, 0, out=out)
 
     def mix(
-        self, out: torch.Tensor, matrix: torch.Tensor, x: torch.Tensor, floor: Floor = None
+        self,
+        out: torch.Tensor,
+        matrix: torch.Tensor,
+        x: torch.Tensor,
+        bias: Bias = None,
+        rectify: bool = True,
     ) -> None:
-        """Matrix [O, C] times x [C, T, P] to out [O, T, P], rectified to floor [O, T, 1]."""
-        self.do(torch.mm, self.cast(matrix), x.flatten(1), out=out.flatten(1))
-        if floor is not None:
-            self.rectify(out, floor)
+        """Matrix [O, C] times x [C, T, P] plus bias [O, 1], to out [O, T, P], rectified or not."""
+        out, x = out.flatten(1)[None], x.flatten(1)[None]
+        self.multiply(out, (matrix, x), bias=bias, rectify=rectify)
 
     def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         self.do(torch.sub, x, y, out=out)
 
-    def larger(
-        self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor, floor: Floor = None
-    ) -> None:
-        """The larger one of x and y, rectified to a floor."""
+    def larger(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         self.do(torch.maximum, x, y, out=out)
-        if floor is not None:
-            self.rectify(out, floor)
 
     def pieces(self, pixels: int) -> Iterator[slice]:
         """Of the pixels of a tile, those to be recorded together."""
         yield slice(0, pixels)
-
-    def rectify(self, x: torch.Tensor, floor: torch.Tensor) -> None:
-        self.do(torch.maximum, x, self.cast(floor), out=x)
-
-    def rectified(self, x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-        """x [T, C, P], of a piece of a tile, rectified: in its place or in an array of its own."""
-        self.rectify(x, floor)
-        return x
 
     def scratch(self, slot: str, *size: int) -> torch.Tensor:
         """An array that lives until the slot is next asked for."""
@@ -101,9 +96,9 @@ class Tape:
             self.slots[slot] = self.like.new_empty(count)
         return self.slots[slot][:count].view(size)
 
-    def padded(self, ends: int, T: int, C: int, P: int, floor: torch.Tensor) -> torch.Tensor:
-        """An array [T, C, P] that has `ends` frames of `floor` [C, 1] before and behind it."""
-        return self.cast(floor).expand(T + 2 * ends, C, P).clone()[ends : ends + T]
+    def padded(self, ends: int, T: int, C: int, P: int) -> torch.Tensor:
+        """An array [T, C, P] that has `ends` frames of zeros before and behind it."""
+        return self.like.new_zeros(T + 2 * ends, C, P)[ends : ends + T]
 
     def with_ends(self, x: torch.Tensor, ends: int) -> torch.Tensor:
         """The last array that was padded, x [T, C, P], and its ends: [T + 2 ends, C, P]."""

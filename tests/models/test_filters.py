@@ -47,22 +47,22 @@ def test_rows_are_those_of_the_convolution(data):
     apart = 2 if difference else 1
     kernel = torch.randn(O, I, 3, 3, 3, dtype=torch.float64) / (27 * I) ** 0.5
     kernel = whole_sum(kernel) if difference else kernel
-    floor = torch.randn(O, dtype=torch.float64)
+    bias = torch.randn(O, dtype=torch.float64)
     x = torch.randn(T + 2 * apart, I, rows + 2 * d, w + 2 * d)
-    expected = convolved(x, kernel, apart, d).maximum(floor[:, None, None])
+    expected = (convolved(x, kernel, apart, d) + bias[:, None, None]).relu()
     places = rows + size(3)  # of rows that out has
     first = places * size(5, least=0) + size(places - rows, least=0)
     mix = seen = None
     if mixes:
         mixed, others = size(18), size(18)
         matrices = [torch.randn(mixed, n, dtype=torch.float64) for n in (O, others)]
-        other, mix = torch.randn(T, others, rows, w), Mix(*matrices, floor=torch.zeros(mixed))
+        other, mix = torch.randn(T, others, rows, w), Mix(*matrices, bias=torch.zeros(mixed))
         arrays = zip(matrices, (expected, other.double()), strict=True)
         expected = sum(torch.einsum("oc,tchw->tohw", *pair) for pair in arrays).clamp_min(0)
         seen = ring(other, first + shift, rows + 2)
     whole = torch.full((T, expected.shape[1] + 1, places, w + 2), 7.0)
     out, x = whole[:, :-1, :, 1:-1], ring(x, first, rows + 2 * d + size(4))
-    Filter(kernel, floor, d, difference, mix).bind(x, out, seen, shift)(first, rows)
+    Filter(kernel, bias, d, difference, mix).bind(x, out, seen, shift)(first, rows)
     made = out[:, :, first % places :][:, :, :rows]
     torch.testing.assert_close(made.double(), expected, rtol=1e-4, atol=1e-4)
     made.fill_(7)
@@ -73,16 +73,18 @@ def test_rows_are_those_of_the_convolution(data):
 @pytest.mark.parametrize("difference", [False, True])
 @pytest.mark.parametrize("d", [1, 2])
 def test_the_widest_rows(difference, d, mixes):
-    apart, low = 2 if difference else 1, torch.full((16,), -1e9)
+    apart, bias = 2 if difference else 1, torch.randn(16)
     kernel = torch.randn(16, 8, 3, 3, 3, dtype=torch.float64)
     kernel = whole_sum(kernel) if difference else kernel
     x = torch.randn(8 + 2 * apart, 8, HIGH + 2 * d, WIDTH + 2 * d)
     out = torch.zeros(8, 16, HIGH, WIDTH)
-    expected, mix, other = convolved(x, kernel, apart, d), None, None
+    expected = (convolved(x, kernel, apart, d) + bias[:, None, None]).relu()
+    mix = other = None
     if mixes:
         other = torch.randn(8, 16, HIGH, WIDTH)
-        mix, expected = Mix(*[torch.eye(16)] * 2, floor=low), expected + other
-    Filter(kernel, low, d, difference, mix).bind(x, out, other)(0, HIGH)
+        mix = Mix(*[torch.eye(16)] * 2, bias=bias)
+        expected = (expected + other + bias[:, None, None]).relu()
+    Filter(kernel, bias, d, difference, mix).bind(x, out, other)(0, HIGH)
     torch.testing.assert_close(out.double(), expected, rtol=1e-3, atol=1e-3)
 
 

@@ -104,6 +104,19 @@ class TestEveryNetwork:
         check(trained(name, 4), torch.full((4, 21, 23), 50.0), tile=8, compiled=compiled)
 
     @forms
+    @torch.no_grad()
+    def test_errors_of_many_networks_are_not_twice_the_plain_modules(self, name, compiled):
+        squares = 0
+        for seed in range(12):
+            torch.manual_seed(seed)
+            network, frames = trained(name, 8), torch.randn(8, 9, 10)
+            exact = copy.deepcopy(network).double()(frames.double()[None, None])[0].sigmoid()
+            both = prepare(network, compiled=compiled)(frames), network(frames[None, None])[0]
+            errors = torch.stack([logits.double().sigmoid() - exact for logits in both])
+            squares = squares + errors.square().mean((1, 2, 3))
+        assert squares[0] <= 4 * squares[1]
+
+    @forms
     @pytest.mark.parametrize("size", [(8, 9), (9, 10), (10, 11), (11, 8)])
     def test_rows_and_columns_that_max_pooling_drops(self, name, size, compiled):
         check(trained(name, 4), torch.full((4, *size), 50.0), tile=4, compiled=compiled)

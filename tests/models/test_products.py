@@ -43,12 +43,14 @@ def test_products_are_those_of_torch(data):
         x = torch.randn(B, K, P + 5)[..., data.draw(st.integers(0, 5)) :][..., :P]
         factors.append((matrix, x))
         expected = expected + matrix.expand(B, -1, -1) @ x.double()
-    floor = data.draw(st.sampled_from([None, torch.randn(O, 1), torch.randn(B, O, 1)]))
+    bias = data.draw(st.sampled_from([None, torch.randn(O, 1), torch.randn(B, O, 1)]))
+    rectify = data.draw(st.booleans())
     whole = torch.full((B, O + 2, P + 2), 7.0)
     out = whole[:, 1:-1, 1:-1]
-    tape.multiply(out, *factors, floor=floor)
+    tape.multiply(out, *factors, bias=bias, rectify=rectify)
     tape.run()
-    close(out, expected if floor is None else expected.maximum(floor.double()))
+    expected = expected if bias is None else expected + bias.double()
+    close(out, expected.relu() if rectify else expected)
     out.fill_(7)
     assert whole.eq(7).all()  # nothing else was written
 
@@ -56,45 +58,46 @@ def test_products_are_those_of_torch(data):
 def test_products_of_neighbouring_frames(tape):
     x, matrix = torch.randn(9, 4, 50), torch.randn(8, 12, dtype=torch.float64)
     out = torch.empty(7, 8, 50)
-    tape.multiply(out, (matrix, tape.neighbours(x, 3)))
+    tape.multiply(out, (matrix, tape.neighbours(x, 3)), rectify=False)
     tape.run()
     close(out, F.conv1d(x.double().permute(2, 1, 0), matrix.view(8, 3, 4).mT).permute(2, 1, 0))
 
 
 def test_channels_are_mixed_at_every_frame(tape):
-    x, matrix, floor = torch.randn(5, 7, 33), torch.randn(3, 5).double(), torch.randn(3, 7, 1)
-    out = torch.empty(3, 7, 33)
-    tape.mix(out, matrix, x, floor)
+    x, matrix, bias = torch.randn(5, 7, 33), torch.randn(3, 5).double(), torch.randn(3, 1)
+    out, rectified = torch.empty(2, 3, 7, 33)
+    tape.mix(out, matrix, x, bias, rectify=False)
+    tape.mix(rectified, matrix, x)
     tape.run()
-    close(out, torch.einsum("oc,ctp->otp", matrix, x.double()).maximum(floor.double()))
+    expected = torch.einsum("oc,ctp->otp", matrix, x.double())
+    close(out, expected + bias.double()[..., None])
+    close(rectified, expected.relu())
 
 
 @pytest.mark.parametrize("P", [1, 16, 53])
 def test_differences_and_maxima(tape, P):
-    x, y, floor = torch.randn(3, 2, 2 * P), torch.randn(3, 2, P), torch.randn(2, 1)
+    x, y = torch.randn(3, 2, 2 * P), torch.randn(3, 2, P)
     left, right = x.chunk(2, dim=2)
-    less, more, rectified = (torch.empty(3, 2, P) for _ in range(3))
+    less, more = torch.empty(2, 3, 2, P)
     tape.subtract(less, left, y)
     tape.larger(more, left, right)
-    tape.larger(rectified, left, right, floor)
     tape.run()
     assert torch.equal(less, left - y)
     assert torch.equal(more, torch.maximum(left, right))
-    assert torch.equal(rectified, torch.maximum(left, right).maximum(floor))
 
 
 def test_nan_stays_nan(tape):
-    x, floor = torch.randn(1, 4, 64), torch.zeros(3, 1)
+    x, bias = torch.randn(1, 4, 64), torch.zeros(3, 1)
     x[0, 1, 5] = torch.nan
     out = torch.empty(1, 3, 64)
-    tape.multiply(out, (torch.ones(3, 4), x), floor=floor)
+    tape.multiply(out, (torch.ones(3, 4), x), bias=bias)
     tape.run()
     assert out.isnan().nonzero()[:, 2].tolist() == [5, 5, 5]
 
 
 def test_the_larger_of_nan_and_a_number_is_nan(tape):
     x, out = torch.tensor([[[1.0, torch.nan, 3.0]]]), torch.empty(1, 1, 3)
-    tape.larger(out, x, x.flip(2), floor=torch.zeros(1, 1))
+    tape.larger(out, x, x.flip(2))
     tape.larger(x, x, torch.tensor([[[torch.nan, 1.0, 4.0]]]))
     tape.run()
     assert out.isnan().tolist() == [[[False, True, False]]]
@@ -112,7 +115,7 @@ def test_pieces_of_one_size_share_their_padded_arrays(tape):
     seen = {}
     for piece in tape.pieces(2 * tape.PIECE + 10):
         size = piece.stop - piece.start
-        arrays = [tape.padded(2, 4, 1, size, torch.zeros(1, 1)) for _ in range(2)]
+        arrays = [tape.padded(2, 4, 1, size) for _ in range(2)]
         seen.setdefault(size, set()).update(a.data_ptr() for a in arrays)
     assert {size: len(places) for size, places in seen.items()} == {tape.PIECE: 2, 10: 2}
 
@@ -120,7 +123,7 @@ def test_pieces_of_one_size_share_their_padded_arrays(tape):
 @given(data=st.data())
 def test_the_output_is_that_of_torch(data):
     H, W, h, w = (data.draw(st.integers(4, most)) for most in (12, 90, 12, 90))
-    conv, offset = torch.nn.Conv3d(8, 1, 1), torch.randn(8, 3).double()
+    conv = torch.nn.Conv3d(8, 1, 1)
     upsampling = Upsampling((H, W), (2, 4), (h, w), torch.empty(0))
     maps = [torch.randn(H // s, 8, 3, W // s) for s in (2, 4)]
     band = data.draw(st.sampled_from(list(upsampling.bands)))
@@ -132,7 +135,7 @@ def test_the_output_is_that_of_torch(data):
     with torch.no_grad():
         for kind, out in zip((Output, CompiledOutput), logits, strict=True):
             part = out[:, slice(*band), slice(*columns)]
-            kind(conv, offset, torch.float32)(x.clone(), others, part)
+            kind(conv, torch.float32)(x.clone(), others, part)
     torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
 
 
