@@ -13,8 +13,10 @@ from models.products import (
     LARGER,
     Step,
     StepStruct,
+    ThreeTaps,
     Weights,
     combination,
+    convolution,
     on_products,
     product,
     products,
@@ -46,7 +48,7 @@ class ProductTape(Tape):
     def __init__(self, dtype: torch.dtype, device: torch.device):
         super().__init__(dtype, device)
         self.recorded: list[Step] = []
-        self.packed: dict[int, tuple[torch.Tensor, Weights]] = {}  # by the matrix
+        self.packed: dict[int, tuple[torch.Tensor, Weights]] = {}  # by the matrix or kernel
         self.places: dict[tuple, torch.Tensor] = {}
         self.place = 0
 
@@ -67,11 +69,19 @@ class ProductTape(Tape):
     def multiply(
         self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = True
     ) -> None:
-        for matrix, _ in factors:
-            if id(matrix) not in self.packed:
-                self.packed[id(matrix)] = matrix, Weights(matrix)
-        pairs = ((self.packed[id(matrix)][1], x) for matrix, x in factors)
+        pairs = ((self._packed(matrix, Weights), x) for matrix, x in factors)
         self.recorded.append(product(out, *pairs, bias=bias, rectify=rectify))
+
+    def convolve(
+        self, out: torch.Tensor, kernel: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
+    ) -> None:
+        self.recorded.append(convolution(out, self._packed(kernel, ThreeTaps), x, bias))
+
+    def _packed(self, matrix: torch.Tensor, kind: type[Weights]) -> Weights:
+        """The same in every piece."""
+        if id(matrix) not in self.packed:
+            self.packed[id(matrix)] = matrix, kind(matrix)
+        return self.packed[id(matrix)][1]
 
     def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         self.recorded.append(combination(DIFFERENCE, out, x, y))

@@ -1,8 +1,6 @@
 // Convolutions of 3 x 3 taps in space and several in time by fewer products, on a few rows at a time, in
 // arrays that stay in the cache (see models/filters.py).
 
-#include <vector>
-
 #include "products.h"
 
 // HIGH rows of WIDTH columns at most.
@@ -57,13 +55,6 @@ static inline Vector combined(const float* matrix, int64_t i, const Vector* valu
   Vector sum = matrix[i * LENGTH + first] * values[first];
   for (int64_t k = first + 1; k < last; k++) sum += matrix[i * LENGTH + k] * values[k];
   return sum;
-}
-
-// Room for so many numbers, the thread's own: several may work at a time.
-static float* scratch(size_t count) {
-  static thread_local std::vector<float> room;
-  if (room.size() < count) room.resize(count);
-  return room.data();
 }
 
 template <int64_t IMAGES>

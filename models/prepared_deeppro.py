@@ -44,8 +44,7 @@ class TemporalBlock:
         taps = torch.cat([-first, torch.zeros_like(first), last], dim=1)
         self.difference, self.difference_bias = taps, bias[:, None]
         kernel, bias = folded(block.conv2, block.bn2)
-        self.smooth = kernel.flatten(2).transpose(1, 2).flatten(1)
-        self.smooth_bias = bias[:, None]
+        self.smooth, self.smooth_bias = kernel.flatten(2), bias[:, None]
         self.mix, own = pointwise_matrix(block.conv3, block.bn3)
         self.shortcut, more = pointwise_matrix(*block.shortcut)
         self.bias = own + more
@@ -59,8 +58,7 @@ class TemporalBlock:
         changes = tape.neighbours(change, 3)
         tape.multiply(y, (self.difference, changes), bias=self.difference_bias)
         z = tape.scratch("a", T, O, P)
-        frames = tape.neighbours(tape.with_ends(y, 1), 3)
-        tape.multiply(z, (self.smooth, frames), bias=self.smooth_bias)
+        tape.convolve(z, self.smooth, tape.with_ends(y, 1), self.smooth_bias)
         y = tape.padded(2, T, O, P) if ends else y
         tape.multiply(y, (self.mix, z), (self.shortcut, x[2:-2]), bias=self.bias)
         return y

@@ -16,15 +16,83 @@ static void combine(const Step& step, int64_t b, Operation operation) {
   }
 }
 
+// A convolution of three taps along time by fewer products (Toom, Cook; see FewerProducts in
+// models/prepared_convolutions.py): GIVEN frames out of SEEN cost IMAGES products, half of what is written
+// down. Points are 0, 1, -1, 2, -2 and infinity: of a pair of them the even and the odd powers serve both.
+constexpr int64_t SEEN = 6, IMAGES = 6, GIVEN = 4, NARROW = 2;
+
+// Frames t to t + GIVEN, or up to the last, at V vectors of pixels from p on.
+template <int64_t V>
+static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) {
+  constexpr int64_t COUNT = V ? V : 1, WIDTH = COUNT * LANES;
+  const Factors& factors = step.factors[0];
+  const int64_t image = factors.taps * WIDTH, result = ROWS * WIDTH;  // steps from one to the next
+  float* images = scratch(IMAGES * (image + result));  // [IMAGES][taps][WIDTH]
+  float* results = images + IMAGES * image;  // [IMAGES][ROWS][WIDTH]
+  const float* seen[SEEN];
+  for (int64_t f = 0; f < SEEN; f++)
+    seen[f] = factors.x + std::min(t + f, step.batches + 1) * factors.x_step + p;
+  for (int64_t k = 0; k < factors.taps; k++)
+    for (int64_t v = 0; v < COUNT; v++) {
+      Vector x[SEEN];
+      for (int64_t f = 0; f < SEEN; f++) x[f] = load(seen[f] + factors.offsets[k] + v * LANES, few);
+      const Vector one = x[4] - 4 * x[2], one_odd = x[3] - 4 * x[1];
+      const Vector two = x[4] - x[2], two_odd = 2 * (x[3] - x[1]);
+      float* to = images + k * WIDTH + v * LANES;
+      store(to, 4 * x[0] - 5 * x[2] + x[4]);
+      store(to + image, one + one_odd);
+      store(to + 2 * image, one - one_odd);
+      store(to + 3 * image, two + two_odd);
+      store(to + 4 * image, two - two_odd);
+      store(to + 5 * image, 4 * x[1] - 5 * x[3] + x[5]);
+    }
+  const int64_t frames = std::min(GIVEN, step.batches - t);
+  for (int64_t o = 0; o < step.outputs; o += ROWS) {
+    for (int64_t n = 0; n < IMAGES; n++) {
+      Vector sums[ROWS][COUNT] = {};
+      const float* weights = factors.weights + n * factors.weights_step + o * factors.taps;
+      auto at = [&](int64_t k) { return images + n * image + k * WIDTH; };
+      add_products(sums, factors.taps, weights, at, LANES);
+#pragma GCC unroll 8  // only so the sums stay in registers
+      for (int64_t row = 0; row < ROWS; row++)
+        for (int64_t v = 0; v < COUNT; v++)
+          store(results + n * result + row * WIDTH + v * LANES, sums[row][v]);
+    }
+    for (int64_t row = 0; row < std::min(ROWS, step.outputs - o); row++)
+      for (int64_t v = 0; v < COUNT; v++) {
+        Vector y[IMAGES];
+        for (int64_t n = 0; n < IMAGES; n++)
+          y[n] = load(results + n * result + row * WIDTH + v * LANES);
+        const Vector one = y[1] + y[2], one_odd = y[1] - y[2];
+        const Vector two = y[3] + y[4], two_odd = y[3] - y[4];
+        const Vector given[GIVEN] = {y[0] + one + two, one_odd + 2 * two_odd, one + 4 * two,
+                                     one_odd + 8 * two_odd + y[5]};
+        float* out = step.out + t * step.out_step + (o + row) * step.out_row + p + v * LANES;
+        for (int64_t m = 0; m < GIVEN; m++, out += step.out_step) {
+          if (m == frames) break;
+          store(out, finished(step, given[m], step.bias ? step.bias + o + row : step.bias), few);
+        }
+      }
+  }
+}
+
+static void convolve(const Step& step) {
+  for_vectors<NARROW>(step.pixels, [&](auto V, int64_t p, int64_t few) {
+    for (int64_t t = 0; t < step.batches; t += GIVEN) convolve_group<V>(step, t, p, few);
+  });
+}
+
 extern "C" const int64_t block_rows = ROWS;
 
 extern "C" void run(const Step* const* steps, int64_t count) {
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t b = 0; b < steps[i]->batches; b++)
-      if (steps[i]->kind == PRODUCT) multiply(*steps[i], b);
-      else if (steps[i]->kind == DIFFERENCE)
-        combine(*steps[i], b, [](float x, float y) { return x - y; });
-      else combine(*steps[i], b, [](float x, float y) { return x >= y || x != x ? x : y; });
+  for (int64_t i = 0; i < count; i++) {
+    const Step& step = *steps[i];
+    if (step.kind == CONVOLUTION) convolve(step);
+    else for (int64_t b = 0; b < step.batches; b++)
+      if (step.kind == PRODUCT) multiply(step, b);
+      else if (step.kind == DIFFERENCE) combine(step, b, [](float x, float y) { return x - y; });
+      else combine(step, b, [](float x, float y) { return x >= y || x != x ? x : y; });
+  }
 }
 
 // The end of a network on a tile: out[t][r][p] = bias + sum over c of weights[c] * max(0,

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <vector>
 
 // Outputs of a block that together fill the registers: ROWS channels of WIDE * LANES pixels.
 #if defined(__AVX512F__)
@@ -33,6 +35,28 @@ static inline void store(float* at, Vector values, int64_t count) {
 }
 static inline Vector larger(Vector x, Vector y) { return x < y ? y : x; }  // NaN in x stays NaN
 
+// Calls at(V, p, few) for all pixels: V vectors of them from p on, at most MOST, or for V = 0 the first
+// `few` of one.
+template <int64_t V>
+using Count = std::integral_constant<int64_t, V>;
+template <int64_t MOST, typename At>
+static inline void for_vectors(int64_t pixels, At at) {
+  int64_t p = 0;
+  for (; p + MOST * LANES <= pixels; p += MOST * LANES) at(Count<MOST>(), p, LANES);
+  if (MOST > 2 && p + 2 * LANES <= pixels) at(Count<2>(), p, LANES), p += 2 * LANES;
+  if (p + LANES <= pixels) at(Count<1>(), p, LANES), p += LANES;
+  if (p == pixels) return;
+  if (pixels < LANES) at(Count<0>(), 0, pixels);
+  else at(Count<1>(), pixels - LANES, LANES);  // some of them once more
+}
+
+// Room for so many numbers, the thread's own: several may work at a time.
+static inline float* scratch(size_t count) {
+  static thread_local std::vector<float> room;
+  if (room.size() < count) room.resize(count);
+  return room.data();
+}
+
 // All steps and offsets count floats.
 struct Factors {
   int64_t taps;
@@ -45,8 +69,10 @@ struct Factors {
 
 // A product, by its factors: out[b][o][p] = bias[b][o] + sum over k of weights[b][o][k] *
 // x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the difference or
-// the larger one of two arrays: with the x of the factors, and offsets of their outputs.
-enum Kind : int64_t { PRODUCT, DIFFERENCE, LARGER };
+// the larger one of two arrays: with the x of the factors, and offsets of their outputs. Or a convolution
+// of three taps along time, which the batches are: x begins a frame before out, weights are
+// [IMAGES][blocks of ROWS outputs][taps][ROWS], and weights_step goes from an image to the next.
+enum Kind : int64_t { PRODUCT, DIFFERENCE, LARGER, CONVOLUTION };
 
 struct Step {
   int64_t kind, batches, outputs, pixels;
@@ -58,7 +84,26 @@ struct Step {
   Factors factors[2];
 };
 
-// Outputs o to o + ROWS of a batch at V vectors of pixels from p on; V = 0: the first `few` of one.
+// Adds to the sums of ROWS outputs the products of weights and taps, COUNT vectors from at(k) on or the
+// first `few` of one.
+template <int64_t COUNT, typename At>
+__attribute__((always_inline)) static inline void add_products(
+    Vector (&sums)[ROWS][COUNT], int64_t taps, const float* weights, At at, int64_t few) {
+  for (int64_t k = 0; k < taps; k++, weights += ROWS) {
+    const float* from = at(k);
+    Vector values[COUNT];
+    for (int64_t v = 0; v < COUNT; v++) values[v] = load(from + v * LANES, few);
+    for (int64_t row = 0; row < ROWS; row++)
+      for (int64_t v = 0; v < COUNT; v++) sums[row][v] += weights[row] * values[v];
+  }
+}
+
+static inline Vector finished(const Step& step, Vector sum, const float* bias) {
+  if (bias) sum += *bias;
+  return step.rectified ? larger(sum, Vector{}) : sum;
+}
+
+// Outputs o to o + ROWS of a batch at V vectors of pixels from p on.
 template <int64_t V>
 static void block(const Step& step, int64_t b, int64_t o, int64_t p, int64_t few) {
   constexpr int64_t COUNT = V ? V : 1;
@@ -67,38 +112,20 @@ static void block(const Step& step, int64_t b, int64_t o, int64_t p, int64_t few
     const Factors& factors = step.factors[i];
     const float* weights = factors.weights + b * factors.weights_step + o * factors.taps;
     const float* x = factors.x + b * factors.x_step + p;
-    for (int64_t k = 0; k < factors.taps; k++, weights += ROWS) {
-      const float* from = x + factors.offsets[k];
-      Vector values[COUNT];
-      for (int64_t v = 0; v < COUNT; v++) values[v] = V ? load(from + v * LANES) : load(from, few);
-      for (int64_t row = 0; row < ROWS; row++)
-        for (int64_t v = 0; v < COUNT; v++) sums[row][v] += weights[row] * values[v];
-    }
+    auto at = [&](int64_t k) { return x + factors.offsets[k]; };
+    add_products(sums, factors.taps, weights, at, V ? LANES : few);
   }
   const float* bias = step.bias ? step.bias + b * step.bias_step + o : nullptr;
   float* out = step.out + b * step.out_step + o * step.out_row + p;
 #pragma GCC unroll 8  // only so the sums stay in registers
   for (int64_t row = 0; row < ROWS; row++, out += step.out_row)
     if (row < step.outputs - o)
-      for (int64_t v = 0; v < COUNT; v++) {
-        Vector sum = sums[row][v];
-        if (bias) sum += bias[row];
-        if (step.rectified) sum = larger(sum, Vector{});
-        if (V) store(out + v * LANES, sum);
-        else store(out, sum, few);
-      }
+      for (int64_t v = 0; v < COUNT; v++)
+        store(out + v * LANES, finished(step, sums[row][v], bias ? bias + row : bias), few);
 }
 
-static void multiply(const Step& step, int64_t b) {
-  const int64_t pixels = step.pixels;
-  auto all = [&](auto at, int64_t p) {
-    for (int64_t o = 0; o < step.outputs; o += ROWS) at(step, b, o, p, pixels);
-  };
-  int64_t p = 0;
-  for (; p + WIDE * LANES <= pixels; p += WIDE * LANES) all(block<WIDE>, p);
-  if (p + 2 * LANES <= pixels) all(block<2>, p), p += 2 * LANES;
-  if (p + LANES <= pixels) all(block<1>, p), p += LANES;
-  if (p == pixels) return;
-  if (pixels < LANES) all(block<0>, 0);
-  else all(block<1>, pixels - LANES);  // some of them once more
+static inline void multiply(const Step& step, int64_t b) {
+  for_vectors<WIDE>(step.pixels, [&](auto V, int64_t p, int64_t few) {
+    for (int64_t o = 0; o < step.outputs; o += ROWS) block<V>(step, b, o, p, few);
+  });
 }

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from models.prepared_convolutions import toom_cook
 from models.tapes import without_tiny
 from utils.files import cache_folder, written_whole
 
@@ -81,7 +82,7 @@ EndStruct = make_struct(
     "channels frames rows columns *sum *weights *bias *out out_frame out_row count",
     maps=MapStruct * 2,
 )
-PRODUCT, DIFFERENCE, LARGER = range(3)
+PRODUCT, DIFFERENCE, LARGER, CONVOLUTION = range(4)
 
 
 def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
@@ -119,6 +120,15 @@ class Weights:
             len(offsets), *weights, x.data_ptr(), x.stride(0), offsets.data_ptr()
         )
         return struct, offsets
+
+
+class ThreeTaps(Weights):
+    """A kernel [O, C, 3] of a convolution along time, in products with six images: [6, O, C]."""
+
+    def __init__(self, kernel: torch.Tensor):
+        _, G, B = toom_cook(4, 3, points=(0, 1, -1, 2, -2))
+        last = B[torch.arange(6), torch.tensor([4, 4, 4, 4, 4, 5])]  # they are 1 in products.cpp
+        super().__init__(torch.einsum("nk,ock->noc", (last[:, None] * G).to(kernel), kernel))
 
 
 class Step(NamedTuple):
@@ -159,6 +169,13 @@ def product(
     made = step(PRODUCT, out, [weights.factors(x) for weights, x in factors], bias, rectify)
     made.alive.append(factors)
     return made
+
+
+def convolution(out: torch.Tensor, taps: ThreeTaps, x: torch.Tensor, bias: torch.Tensor) -> Step:
+    """Along time, of x [T + 2, C, P], plus a bias [O, 1], to out [T, O, P], rectified."""
+    assert (len(x), x.shape[2]) == (len(out) + 2, out.shape[2])
+    struct, offsets = taps.at(x, x.stride(1) * torch.arange(x.shape[1]))
+    return step(CONVOLUTION, out, [(struct, (taps, offsets, x))], bias, rectify=True)
 
 
 def combination(kind: int, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Step:

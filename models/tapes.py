@@ -67,6 +67,14 @@ class Tape:
         if rectify:
             self.do(torch.clamp_min, out, 0, out=out)
 
+    def convolve(
+        self, out: torch.Tensor, kernel: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
+    ) -> None:
+        """Along time by a kernel [O, C, 3], x [T + 2, C, P] contiguous, plus a bias [O, 1], to out
+        [T, O, P], rectified."""
+        matrix = kernel.transpose(1, 2).flatten(1)
+        self.multiply(out, (matrix, self.neighbours(x, 3)), bias=bias)
+
     def mix(
         self,
         out: torch.Tensor,
