@@ -9,15 +9,14 @@ from functools import cached_property, partial
 import torch
 
 from models.products import (
-    DIFFERENCE,
-    LARGER,
     Step,
     StepStruct,
     ThreeTaps,
     Weights,
-    combination,
     convolution,
+    difference,
     on_products,
+    pooling,
     product,
     products,
 )
@@ -84,10 +83,10 @@ class ProductTape(Tape):
         return self.packed[id(matrix)][1]
 
     def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.recorded.append(combination(DIFFERENCE, out, x, y))
+        self.recorded.append(difference(out, x, y))
 
-    def larger(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.recorded.append(combination(LARGER, out, x, y))
+    def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
+        self.recorded.append(pooling(out, x, columns))
 
     def mix(
         self,

@@ -201,7 +201,7 @@ class CompiledDeepProPlus:
         x = F.pad(x, (*sides, 2, 2))[..., layers[0].columns.start :]
         first, changed, middle, changed_again = layers
         one, two = self.one, self.two
-        with self.tapes.borrow(HIGH * w) as tape:
+        with self.tapes.borrow(HIGH, w) as tape:
             made = tape.source.unflatten(2, (HIGH, w))
             last = filtered(two.surround, changed_again, Place(made, slice(0, w), 0), middle)
 
@@ -227,8 +227,9 @@ class CompiledDeepProPlus:
                     if part >= late:
                         make(part - late)
 
-    def _record(self, tape: Tape, pixels: int) -> None:
-        """From `source`, rectified features [T, C, P], to `result` [1, T, P]."""
+    def _record(self, tape: Tape, h: int, w: int) -> None:
+        """From `source`, rectified features [T, C, h w], to `result` [1, T, h w]."""
+        pixels = h * w
         x = tape.scratch("c", self.seqlen, len(self.head.maps), pixels)
         tape.begin(x)
         tape.result = tape.scratch("d", 1, self.seqlen, pixels)

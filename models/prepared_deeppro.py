@@ -64,13 +64,11 @@ class TemporalBlock:
         return y
 
 
-def record_pooling(tape: Tape, x: torch.Tensor) -> torch.Tensor:
-    """The array [T, C, P], padded, that will hold MaxPool (1, 2, 2) of x [T, C, 4 P], where the
-    pixels of a cell lie P apart; spoils x."""
+def record_pooling(tape: Tape, x: torch.Tensor, columns: int) -> torch.Tensor:
+    """The array [T, C, P / 4], padded, that will hold MaxPool (1, 2, 2) of x [T, C, P], rows of so
+    many columns; spoils x."""
     out = tape.padded(2, *x.shape[:2], x.shape[2] // 4)
-    x, other = x.chunk(2, dim=2)
-    tape.larger(x, x, other)
-    tape.larger(out, *x.chunk(2, dim=2))
+    tape.pool(out, x, columns)
     return out
 
 
@@ -96,14 +94,16 @@ class Branch:
         self.head = Head(getattr(network, f"TPro{number}"), last)
         self.mix, self.bias = mix, bias
 
-    def record(self, tape: Tape, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def record(
+        self, tape: Tape, x: torch.Tensor, columns: int = 0, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """An array [8, T, P'], `out` if it is given, that will hold the result for x [T + 4, 8, P],
-        which is padded."""
+        which is padded; where the branch pools, rows of so many columns."""
         for stage, pooled in zip(self.stages, self.pooled, strict=True):
             last = stage is self.stages[-1]
             y = stage.record(tape, x, ends=not (pooled or last))
             if pooled:
-                y = record_pooling(tape, y)
+                y = record_pooling(tape, y, columns)
             x = y if last else tape.with_ends(y, 2)
         T, _, P = x.size()
         y = self.head.record(tape, x)
@@ -116,8 +116,7 @@ class Branch:
 class Trunk:
     """conv_in and branches that go on from it, at full size or, with `shrink` 4, from half size.
 
-    Max-pooling needs no geometry: a tile holds the pixels of a cell one after the other. A tape's
-    result is what each of the branches gives.
+    A tape's result is what each of the branches gives.
 
     Args:
         mixes: by number of the branch, its part of conv_out2 and of the bias there (see `Branch`).
@@ -137,24 +136,24 @@ class Trunk:
         self.branches = [Branch(network, i, *mix) for i, mix in mixes.items()]
         self.tapes = Tapes(self.record, dtype, self.first.bias.device, compiled)
 
-    def record(self, tape: Tape, cells: int) -> None:
-        """From `source` [T, cells of shrink**2 pixels] to `result`."""
-        T, P, pooled = self.seqlen, cells * self.shrink**2, self.shrink > 1
+    def record(self, tape: Tape, h: int, w: int) -> None:
+        """From `source` [T, h w] to `result`."""
+        T, P, pooled = self.seqlen, h * w, self.shrink > 1
         # The largest array first: all others in slot "a" lie in it.
         tape.scratch("a", T, len(self.branches[0].head.maps), P // 4 if pooled else P)
         x = tape.padded(2, T, 1, P)
         tape.begin(x[:, 0])
         frames = tape.neighbours(tape.with_ends(x, 2), 5)
         if pooled:
-            x = record_pooling(tape, self.first.record(tape, frames, ends=False))
+            x = record_pooling(tape, self.first.record(tape, frames, ends=False), w)
             x = tape.with_ends(x, 2)
-            tape.result = [branch.record(tape, x) for branch in self.branches]
+            tape.result = [branch.record(tape, x, w // 2) for branch in self.branches]
             return
         (branch,) = self.branches
         out = tape.scratch("result", len(branch.mix), T, P)
         for piece in tape.pieces(P):
             x = self.first.record(tape, frames[..., piece])
-            branch.record(tape, tape.with_ends(x, 2), out[..., piece])
+            branch.record(tape, tape.with_ends(x, 2), out=out[..., piece])
         tape.result = [out]
 
     def maps(self, frames: torch.Tensor, shape: tuple[int, int]) -> list[torch.Tensor]:
@@ -171,35 +170,17 @@ class Trunk:
         def fill(rows: tuple[int, int]) -> None:
             for columns in across:
                 h, w = rows[1] - rows[0], columns[1] - columns[0]
-                with self.tapes.borrow(h * w) as tape:
+                with self.tapes.borrow(4 * h, 4 * w) as tape:
                     band = frames[:, rows[0] * 4 : rows[1] * 4, columns[0] * 4 : columns[1] * 4]
-                    cells_apart(tape.source, band, h, w)
+                    tape.source.view(band.shape).copy_(band)
                     tape.run()
-                    for m, s, result in zip(out, (2, 1), tape.result, strict=True):
+                    for m, s, x in zip(out, (2, 1), tape.result, strict=True):
                         part = m[s * rows[0] : s * rows[1], ..., s * columns[0] : s * columns[1]]
-                        cells_together(part, result, s, h, w)
+                        x = x.unflatten(2, (s * h, s * w))[:, :, : len(part), : part.shape[3]]
+                        part.copy_(x.permute(2, 0, 1, 3))
 
         for_each(fill, down, frames.device)
         return out
-
-
-def cells_together(out: torch.Tensor, x: torch.Tensor, side: int, h: int, w: int) -> None:
-    """Copy x [C, T, side**2 h w], the pixels of a cell h w apart, to out [h side, C, T, w side], or
-    what of it there is."""
-    x = x.view(*x.shape[:2], side, side, h, w).permute(4, 2, 0, 1, 5, 3)
-    if out.shape[0] == h * side and out.shape[3] == w * side:
-        out.unflatten(3, (w, side)).unflatten(0, (h, side)).copy_(x)
-    else:
-        x = x.reshape(h * side, *x.shape[2:4], w * side)
-        out.copy_(x[: out.shape[0], ..., : out.shape[3]])
-
-
-def cells_apart(out: torch.Tensor, tile: torch.Tensor, h: int, w: int) -> None:
-    """Copy [T, 4 h, 4 w] to out [T, 16 h w]: for every place in a cell the pixels there; two places
-    that are pooled together first lie furthest apart."""
-    tile = tile.unflatten(2, (w, 2, 2)).unflatten(1, (h, 2, 2))  # [T, h, 2, 2, w, 2, 2]
-    tile = tile.permute(0, 3, 6, 2, 5, 1, 4)
-    out.view(tile.shape).copy_(tile)
 
 
 @prepares(DeepPro)
@@ -240,7 +221,7 @@ class PreparedDeepPro:
 
     def _fill(self, out: torch.Tensor, frames: torch.Tensor, rows: list, columns: tuple) -> None:
         """Logits [T, h, w] of a tile, from its frames and the small branches at its band."""
-        with self.full.tapes.borrow(out[0].numel()) as tape:
+        with self.full.tapes.borrow(*out.shape[1:]) as tape:
             tape.source.view(out.shape).copy_(frames)
             tape.run()
             self.output(*tape.result, Others(self.upsampling, rows, columns), out)

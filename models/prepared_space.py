@@ -100,7 +100,7 @@ class ProbedBlock:
         out = x.new_empty(len(self.last), T, h, w)
         for start, stop in tiles(h, max(1, 256 // w) if x.is_cpu else h):
             around = x[:, start + 3 : stop + 3, 3:-3].flatten(1, 2)  # [T, P, I]
-            with self.tapes.borrow((stop - start) * w) as tape:
+            with self.tapes.borrow(stop - start, w) as tape:
                 part = y[:, start:stop].clamp_min(0).flatten(1, 2).mT
                 torch.baddbmm(bias, mix, part, out=tape.source)
                 tape.source.baddbmm_(shortcut, around.mT).clamp_min_(0)
@@ -109,8 +109,9 @@ class ProbedBlock:
                 part.copy_(tape.result.view(part.shape))
         return out
 
-    def _record(self, tape: Tape, pixels: int) -> None:
-        """From `source`, features [T, C, P], to `result` [O, T, P]."""
+    def _record(self, tape: Tape, h: int, w: int) -> None:
+        """From `source`, features [T, C, h w], to `result` [O, T, h w]."""
+        pixels = h * w
         z = tape.scratch("c", self.seqlen, len(self.head.maps), pixels)
         tape.begin(z)
         tape.result = tape.scratch("d", len(self.last), self.seqlen, pixels)

@@ -5,14 +5,28 @@
 
 typedef int32_t Indices __attribute__((vector_size(4 * LANES), aligned(4)));
 
-template <typename Operation>
-static void combine(const Step& step, int64_t b, Operation operation) {
+static void subtract(const Step& step, int64_t b) {
   const Factors &first = step.factors[0], &second = step.factors[1];
   for (int64_t o = 0; o < step.outputs; o++) {
     const float* x = first.x + b * first.x_step + first.offsets[o];
     const float* y = second.x + b * second.x_step + second.offsets[o];
     float* out = step.out + b * step.out_step + o * step.out_row;
-    for (int64_t p = 0; p < step.pixels; p++) out[p] = operation(x[p], y[p]);
+    for (int64_t p = 0; p < step.pixels; p++) out[p] = x[p] - y[p];
+  }
+}
+
+static void pool(const Step& step, int64_t b) {
+  const Factors& factors = step.factors[0];
+  const int64_t columns = factors.taps, count = columns / 2;
+  auto larger = [](float x, float y) { return x >= y || x != x ? x : y; };  // NaN if either is
+  for (int64_t o = 0; o < step.outputs; o++) {
+    const float* x = factors.x + b * factors.x_step + factors.offsets[o];
+    float* out = step.out + b * step.out_step + o * step.out_row;
+    for (float* end = out + step.pixels; out < end; out += count, x += 2 * columns)
+      for (int64_t p = 0; p < count; p++) {
+        const float* y = x + 2 * p;
+        out[p] = larger(larger(y[0], y[1]), larger(y[columns], y[columns + 1]));
+      }
   }
 }
 
@@ -90,8 +104,8 @@ extern "C" void run(const Step* const* steps, int64_t count) {
     if (step.kind == CONVOLUTION) convolve(step);
     else for (int64_t b = 0; b < step.batches; b++)
       if (step.kind == PRODUCT) multiply(step, b);
-      else if (step.kind == DIFFERENCE) combine(step, b, [](float x, float y) { return x - y; });
-      else combine(step, b, [](float x, float y) { return x >= y || x != x ? x : y; });
+      else if (step.kind == DIFFERENCE) subtract(step, b);
+      else pool(step, b);
   }
 }
 

@@ -68,11 +68,12 @@ struct Factors {
 };
 
 // A product, by its factors: out[b][o][p] = bias[b][o] + sum over k of weights[b][o][k] *
-// x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the difference or
-// the larger one of two arrays: with the x of the factors, and offsets of their outputs. Or a convolution
-// of three taps along time, which the batches are: x begins a frame before out, weights are
-// [IMAGES][blocks of ROWS outputs][taps][ROWS], and weights_step goes from an image to the next.
-enum Kind : int64_t { PRODUCT, DIFFERENCE, LARGER, CONVOLUTION };
+// x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the difference of
+// two arrays, the x of the factors with offsets of their outputs. Or the largest of every 2 x 2 pixels of
+// such an array, in rows of `taps` pixels. Or a convolution of three taps along time, which the batches
+// are: x begins a frame before out, weights are [IMAGES][blocks of ROWS outputs][taps][ROWS], and
+// weights_step goes from an image to the next.
+enum Kind : int64_t { PRODUCT, DIFFERENCE, POOLING, CONVOLUTION };
 
 struct Step {
   int64_t kind, batches, outputs, pixels;

@@ -82,7 +82,7 @@ EndStruct = make_struct(
     "channels frames rows columns *sum *weights *bias *out out_frame out_row count",
     maps=MapStruct * 2,
 )
-PRODUCT, DIFFERENCE, LARGER, CONVOLUTION = range(4)
+PRODUCT, DIFFERENCE, POOLING, CONVOLUTION = range(4)
 
 
 def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
@@ -178,13 +178,24 @@ def convolution(out: torch.Tensor, taps: ThreeTaps, x: torch.Tensor, bias: torch
     return step(CONVOLUTION, out, [(struct, (taps, offsets, x))], bias, rectify=True)
 
 
-def combination(kind: int, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Step:
-    """The difference of x and y, or the larger one, to out; all [B, O, P]."""
-    made = []
-    for one in (x, y):
-        assert fits(one)
-        assert one.shape == out.shape
-        rows = one.stride(1) * torch.arange(one.shape[1])
-        struct = FactorsStruct(x=one.data_ptr(), x_step=one.stride(0), offsets=rows.data_ptr())
-        made.append((struct, (one, rows)))
-    return step(kind, out, made)
+def difference(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Step:
+    """x - y to out, all [B, O, P]."""
+    assert x.shape == y.shape == out.shape
+    return step(DIFFERENCE, out, [_features(x), _features(y)])
+
+
+def pooling(out: torch.Tensor, x: torch.Tensor, columns: int) -> Step:
+    """The largest of every 2 x 2 pixels of x [B, O, P], rows of so many columns, to out
+    [B, O, P / 4]."""
+    assert (*x.shape[:2], x.shape[2] // 4) == out.shape
+    assert columns % 2 == 0
+    assert x.shape[2] % (2 * columns) == 0
+    return step(POOLING, out, [_features(x, columns)])
+
+
+def _features(x: torch.Tensor, columns: int = 0) -> tuple[FactorsStruct, object]:
+    """The struct, and what has to live as long."""
+    assert fits(x)
+    offsets = x.stride(1) * torch.arange(x.shape[1])
+    struct = FactorsStruct(columns, x=x.data_ptr(), x_step=x.stride(0), offsets=offsets.data_ptr())
+    return struct, (x, offsets)

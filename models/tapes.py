@@ -90,8 +90,13 @@ class Tape:
     def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         self.do(torch.sub, x, y, out=out)
 
-    def larger(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.do(torch.maximum, x, y, out=out)
+    def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
+        """MaxPool (1, 2, 2) of x [T, C, P], rows of so many columns, to out [T, C, P / 4]; may
+        spoil x."""
+        upper, lower = x.unflatten(2, (-1, 2, columns)).unbind(3)
+        self.do(torch.maximum, upper, lower, out=upper)
+        left, right = upper.unflatten(3, (-1, 2)).unbind(4)
+        self.do(torch.maximum, left, right, out=out.view(left.shape))
 
     def pieces(self, pixels: int) -> Iterator[slice]:
         """Of the pixels of a tile, those to be recorded together."""

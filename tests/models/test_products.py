@@ -12,6 +12,7 @@ from models import compiled, compiler_works, products
 from models.compiled import ProductTape
 from models.compiled_output import CompiledOutput
 from models.prepared_upsampling import Others, Output, Upsampling
+from models.tapes import Tape
 from tests.compiler import needs_compiler
 
 CPU = torch.device("cpu")
@@ -75,15 +76,53 @@ def test_channels_are_mixed_at_every_frame(tape):
 
 
 @pytest.mark.parametrize("P", [1, 16, 53])
-def test_differences_and_maxima(tape, P):
-    x, y = torch.randn(3, 2, 2 * P), torch.randn(3, 2, P)
-    left, right = x.chunk(2, dim=2)
-    less, more = torch.empty(2, 3, 2, P)
-    tape.subtract(less, left, y)
-    tape.larger(more, left, right)
+def test_differences(tape, P):
+    x, y, out = torch.randn(3, 2, 2 * P), torch.randn(3, 2, P), torch.empty(3, 2, P)
+    tape.subtract(out, x[..., P:], y)
     tape.run()
-    assert torch.equal(less, left - y)
-    assert torch.equal(more, torch.maximum(left, right))
+    assert torch.equal(out, x[..., P:] - y)
+
+
+@pytest.mark.parametrize("kind", [Tape, ProductTape])
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 3), (1, 16), (3, 70)])
+def test_pooling(kind, h, w):
+    tape = kind(torch.float32, CPU)
+    x, out = torch.randn(3, 5, 2 * h, 2 * w), torch.empty(3, 5, h * w)
+    x[0, 0, torch.randint(2 * h, (1,)), torch.randint(2 * w, (1,))] = torch.nan
+    expected = F.max_pool2d(x, 2)
+    tape.pool(out, x.clone().flatten(2), 2 * w)
+    tape.run()
+    torch.testing.assert_close(out, expected.flatten(2), rtol=0, atol=0, equal_nan=True)
+
+
+@given(data=st.data())
+def test_convolutions_along_time(data):
+    def size(most):
+        return data.draw(st.integers(1, most))
+
+    tape = ProductTape(torch.float32, CPU)
+    T, O, C, P = size(9), size(20), size(9), size(120)  # noqa: E741
+    kernel, bias = torch.randn(O, C, 3, dtype=torch.float64), torch.randn(O, 1)
+    kernel[:, torch.rand(C) < 0.3] = 0
+    x = torch.randn(T + 2, C, P)
+    whole = torch.full((T, O + 2, P + 2), 7.0)
+    out = whole[:, 1:-1, 1:-1]
+    tape.convolve(out, kernel, x, bias)
+    tape.run()
+    expected = F.conv1d(x.double().permute(2, 1, 0), kernel, bias.double()[:, 0]).permute(2, 1, 0)
+    torch.testing.assert_close(out.double(), expected.relu(), rtol=1e-4, atol=1e-4)
+    out.fill_(7)
+    assert whole.eq(7).all()  # nothing else was written
+
+
+def test_nan_stays_nan_in_a_convolution(tape):
+    x, out = torch.randn(8, 4, 64), torch.empty(6, 3, 64)
+    x[3, 1, 5] = torch.nan
+    tape.convolve(out, torch.ones(3, 4, 3).double(), x, torch.zeros(3, 1))
+    tape.run()
+    assert out[1:4, :, 5].isnan().all()
+    assert not out[..., :5].isnan().any()
+    assert not out[..., 6:].isnan().any()
 
 
 def test_nan_stays_nan(tape):
@@ -93,15 +132,6 @@ def test_nan_stays_nan(tape):
     tape.multiply(out, (torch.ones(3, 4), x), bias=bias)
     tape.run()
     assert out.isnan().nonzero()[:, 2].tolist() == [5, 5, 5]
-
-
-def test_the_larger_of_nan_and_a_number_is_nan(tape):
-    x, out = torch.tensor([[[1.0, torch.nan, 3.0]]]), torch.empty(1, 1, 3)
-    tape.larger(out, x, x.flip(2))
-    tape.larger(x, x, torch.tensor([[[torch.nan, 1.0, 4.0]]]))
-    tape.run()
-    assert out.isnan().tolist() == [[[False, True, False]]]
-    assert x.isnan().tolist() == [[[True, True, False]]]
 
 
 def test_a_step_of_torch_is_not_left_out_in_silence(tape):
