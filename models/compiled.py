@@ -11,10 +11,9 @@ import torch
 from models.products import (
     Step,
     StepStruct,
-    ThreeTaps,
+    TemporalTaps,
     Weights,
     convolution,
-    difference,
     on_products,
     pooling,
     product,
@@ -74,16 +73,15 @@ class ProductTape(Tape):
     def convolve(
         self, out: torch.Tensor, kernel: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
     ) -> None:
-        self.recorded.append(convolution(out, self._packed(kernel, ThreeTaps), x, bias))
+        self.recorded.append(convolution(out, self._packed(kernel, TemporalTaps), x, bias))
+
+    convolve_changes = convolve  # the kernel says which
 
     def _packed(self, matrix: torch.Tensor, kind: type[Weights]) -> Weights:
         """The same in every piece."""
         if id(matrix) not in self.packed:
             self.packed[id(matrix)] = matrix, kind(matrix)
         return self.packed[id(matrix)][1]
-
-    def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.recorded.append(difference(out, x, y))
 
     def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
         self.recorded.append(pooling(out, x, columns))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.compiled_output import make_output
 from models.deeppro import DeepPro
-from models.layers import ResidualBlock, check_frames
+from models.layers import ResidualBlock, change_taps, check_frames
 from models.prepared import Head, folded, for_each, pointwise_matrix, prepares
 from models.prepared_upsampling import Others, Upsampling, spans
 from models.products import on_products
@@ -40,9 +40,7 @@ class TemporalBlock:
 
     def __init__(self, block: ResidualBlock):
         kernel, bias = folded(block.conv1, block.bn1)
-        first, _, last = kernel.flatten(2).unbind(2)  # [O, I]
-        taps = torch.cat([-first, torch.zeros_like(first), last], dim=1)
-        self.difference, self.difference_bias = taps, bias[:, None]
+        self.difference, self.difference_bias = change_taps(kernel).flatten(2), bias[:, None]
         kernel, bias = folded(block.conv2, block.bn2)
         self.smooth, self.smooth_bias = kernel.flatten(2), bias[:, None]
         self.mix, own = pointwise_matrix(block.conv3, block.bn3)
@@ -52,11 +50,8 @@ class TemporalBlock:
     def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
         """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded."""
         T, O, P = len(x) - 4, len(self.mix), x.shape[2]  # noqa: E741
-        change = tape.scratch("a", T + 2, x.shape[1], P)
-        tape.subtract(change, x[2:], x[:-2])
         y = tape.padded(1, T, O, P)
-        changes = tape.neighbours(change, 3)
-        tape.multiply(y, (self.difference, changes), bias=self.difference_bias)
+        tape.convolve_changes(y, self.difference, x, self.difference_bias)
         z = tape.scratch("a", T, O, P)
         tape.convolve(z, self.smooth, tape.with_ends(y, 1), self.smooth_bias)
         y = tape.padded(2, T, O, P) if ends else y

@@ -5,16 +5,6 @@
 
 typedef int32_t Indices __attribute__((vector_size(4 * LANES), aligned(4)));
 
-static void subtract(const Step& step, int64_t b) {
-  const Factors &first = step.factors[0], &second = step.factors[1];
-  for (int64_t o = 0; o < step.outputs; o++) {
-    const float* x = first.x + b * first.x_step + first.offsets[o];
-    const float* y = second.x + b * second.x_step + second.offsets[o];
-    float* out = step.out + b * step.out_step + o * step.out_row;
-    for (int64_t p = 0; p < step.pixels; p++) out[p] = x[p] - y[p];
-  }
-}
-
 static void pool(const Step& step, int64_t b) {
   const Factors& factors = step.factors[0];
   const int64_t columns = factors.taps, count = columns / 2;
@@ -30,37 +20,59 @@ static void pool(const Step& step, int64_t b) {
   }
 }
 
-// A convolution of three taps along time by fewer products (Toom, Cook; see FewerProducts in
-// models/prepared_convolutions.py): GIVEN frames out of SEEN cost IMAGES products, half of what is written
-// down. Points are 0, 1, -1, 2, -2 and infinity: of a pair of them the even and the odd powers serve both.
-constexpr int64_t SEEN = 6, IMAGES = 6, GIVEN = 4, NARROW = 2;
+// Convolutions along time by fewer products (Toom, Cook; see FewerProducts in
+// models/prepared_convolutions.py): GIVEN frames out of SEEN. Points are 1, -1, 2, -2, perhaps 0, and
+// infinity: of a pair of them the even and the odd powers serve both.
+constexpr int64_t SEEN = 6, GIVEN = 4, NARROW = 2;
 
-// Frames t to t + GIVEN, or up to the last, at V vectors of pixels from p on.
-template <int64_t V>
+// Three taps: 6 products, not 12.
+struct ThreeTaps {
+  static constexpr int64_t APART = 1, IMAGES = 6;
+  static void look(const Vector* x, Vector* images) {
+    const Vector one = x[4] - 4 * x[2], one_odd = x[3] - 4 * x[1];
+    const Vector two = x[4] - x[2], two_odd = 2 * (x[3] - x[1]);
+    images[0] = one + one_odd, images[1] = one - one_odd;
+    images[2] = two + two_odd, images[3] = two - two_odd;
+    images[4] = 4 * x[0] - 5 * x[2] + x[4];
+    images[5] = 4 * x[1] - 5 * x[3] + x[5];
+  }
+  static Vector zero(const Vector* products) { return products[4]; }
+};
+
+// Two taps of the differences of frames two apart: 5 products, not 8.
+struct Changes {
+  static constexpr int64_t APART = 2, IMAGES = 5;
+  static void look(const Vector* x, Vector* images) {
+    const Vector d0 = x[1] - x[0], d1 = x[2] - x[1], d2 = x[3] - x[2], d3 = x[4] - x[3];
+    const Vector one = d3 - 4 * d1, one_odd = d2 - 4 * d0;
+    const Vector two = d3 - d1, two_odd = 2 * (d2 - d0);
+    images[0] = one + one_odd, images[1] = one - one_odd;
+    images[2] = two + two_odd, images[3] = two - two_odd;
+    images[4] = 4 * d0 - 5 * d2 + (x[5] - x[4]);
+  }
+  static Vector zero(const Vector*) { return Vector{}; }
+};
+
+// Frames t, t + APART, ... of what is given, at V vectors of pixels from p on.
+template <typename Form, int64_t V>
 static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) {
-  constexpr int64_t COUNT = V ? V : 1, WIDTH = COUNT * LANES;
+  constexpr int64_t COUNT = V ? V : 1, WIDTH = COUNT * LANES, IMAGES = Form::IMAGES;
   const Factors& factors = step.factors[0];
-  const int64_t image = factors.taps * WIDTH, result = ROWS * WIDTH;  // steps from one to the next
-  float* images = scratch(IMAGES * (image + result));  // [IMAGES][taps][WIDTH]
-  float* results = images + IMAGES * image;  // [IMAGES][ROWS][WIDTH]
+  const int64_t image = factors.taps * WIDTH, product = ROWS * WIDTH;  // from one to the next
+  float* images = scratch(IMAGES * (image + product));  // [IMAGES][taps][WIDTH]
+  float* products = images + IMAGES * image;  // [IMAGES][ROWS][WIDTH]
   const float* seen[SEEN];
+  const int64_t last = step.batches + 2 * Form::APART - 1;
   for (int64_t f = 0; f < SEEN; f++)
-    seen[f] = factors.x + std::min(t + f, step.batches + 1) * factors.x_step + p;
+    seen[f] = factors.x + std::min(t + f * Form::APART, last) * factors.x_step + p;
   for (int64_t k = 0; k < factors.taps; k++)
     for (int64_t v = 0; v < COUNT; v++) {
-      Vector x[SEEN];
+      Vector x[SEEN], made[IMAGES];
       for (int64_t f = 0; f < SEEN; f++) x[f] = load(seen[f] + factors.offsets[k] + v * LANES, few);
-      const Vector one = x[4] - 4 * x[2], one_odd = x[3] - 4 * x[1];
-      const Vector two = x[4] - x[2], two_odd = 2 * (x[3] - x[1]);
-      float* to = images + k * WIDTH + v * LANES;
-      store(to, 4 * x[0] - 5 * x[2] + x[4]);
-      store(to + image, one + one_odd);
-      store(to + 2 * image, one - one_odd);
-      store(to + 3 * image, two + two_odd);
-      store(to + 4 * image, two - two_odd);
-      store(to + 5 * image, 4 * x[1] - 5 * x[3] + x[5]);
+      Form::look(x, made);
+      for (int64_t n = 0; n < IMAGES; n++)
+        store(images + n * image + k * WIDTH + v * LANES, made[n]);
     }
-  const int64_t frames = std::min(GIVEN, step.batches - t);
   for (int64_t o = 0; o < step.outputs; o += ROWS) {
     for (int64_t n = 0; n < IMAGES; n++) {
       Vector sums[ROWS][COUNT] = {};
@@ -70,29 +82,33 @@ static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) 
 #pragma GCC unroll 8  // only so the sums stay in registers
       for (int64_t row = 0; row < ROWS; row++)
         for (int64_t v = 0; v < COUNT; v++)
-          store(results + n * result + row * WIDTH + v * LANES, sums[row][v]);
+          store(products + n * product + row * WIDTH + v * LANES, sums[row][v]);
     }
     for (int64_t row = 0; row < std::min(ROWS, step.outputs - o); row++)
       for (int64_t v = 0; v < COUNT; v++) {
         Vector y[IMAGES];
         for (int64_t n = 0; n < IMAGES; n++)
-          y[n] = load(results + n * result + row * WIDTH + v * LANES);
-        const Vector one = y[1] + y[2], one_odd = y[1] - y[2];
-        const Vector two = y[3] + y[4], two_odd = y[3] - y[4];
-        const Vector given[GIVEN] = {y[0] + one + two, one_odd + 2 * two_odd, one + 4 * two,
-                                     one_odd + 8 * two_odd + y[5]};
-        float* out = step.out + t * step.out_step + (o + row) * step.out_row + p + v * LANES;
-        for (int64_t m = 0; m < GIVEN; m++, out += step.out_step) {
-          if (m == frames) break;
-          store(out, finished(step, given[m], step.bias ? step.bias + o + row : step.bias), few);
+          y[n] = load(products + n * product + row * WIDTH + v * LANES);
+        const Vector one = y[0] + y[1], one_odd = y[0] - y[1];
+        const Vector two = y[2] + y[3], two_odd = y[2] - y[3];
+        const Vector given[GIVEN] = {Form::zero(y) + one + two, one_odd + 2 * two_odd,
+                                     one + 4 * two, one_odd + 8 * two_odd + y[IMAGES - 1]};
+        const float* bias = step.bias ? step.bias + o + row : nullptr;
+        float* out = step.out + (o + row) * step.out_row + p + v * LANES;
+        for (int64_t m = 0, frame = t; m < GIVEN; m++, frame += Form::APART) {
+          if (frame >= step.batches) break;
+          store(out + frame * step.out_step, finished(step, given[m], bias), few);
         }
       }
   }
 }
 
+template <typename Form>
 static void convolve(const Step& step) {
   for_vectors<NARROW>(step.pixels, [&](auto V, int64_t p, int64_t few) {
-    for (int64_t t = 0; t < step.batches; t += GIVEN) convolve_group<V>(step, t, p, few);
+    for (int64_t from = 0; from < step.batches; from += GIVEN * Form::APART)
+      for (int64_t t = from; t < std::min(from + Form::APART, step.batches); t++)
+        convolve_group<Form, V>(step, t, p, few);
   });
 }
 
@@ -101,10 +117,10 @@ extern "C" const int64_t block_rows = ROWS;
 extern "C" void run(const Step* const* steps, int64_t count) {
   for (int64_t i = 0; i < count; i++) {
     const Step& step = *steps[i];
-    if (step.kind == CONVOLUTION) convolve(step);
+    if (step.kind == THREE_TAPS) convolve<ThreeTaps>(step);
+    else if (step.kind == CHANGES) convolve<Changes>(step);
     else for (int64_t b = 0; b < step.batches; b++)
       if (step.kind == PRODUCT) multiply(step, b);
-      else if (step.kind == DIFFERENCE) subtract(step, b);
       else pool(step, b);
   }
 }

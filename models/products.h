@@ -68,12 +68,12 @@ struct Factors {
 };
 
 // A product, by its factors: out[b][o][p] = bias[b][o] + sum over k of weights[b][o][k] *
-// x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the difference of
-// two arrays, the x of the factors with offsets of their outputs. Or the largest of every 2 x 2 pixels of
-// such an array, in rows of `taps` pixels. Or a convolution of three taps along time, which the batches
-// are: x begins a frame before out, weights are [IMAGES][blocks of ROWS outputs][taps][ROWS], and
-// weights_step goes from an image to the next.
-enum Kind : int64_t { PRODUCT, DIFFERENCE, POOLING, CONVOLUTION };
+// x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the largest of every
+// 2 x 2 pixels of an array, the x of the factors with offsets of the outputs, in rows of `taps` pixels. Or
+// a convolution along time, which the batches are: of three taps, or of two on the changes from two frames
+// before to a frame and from there to two behind. x begins one or two frames before out, weights are
+// [images][blocks of ROWS outputs][taps][ROWS], and weights_step goes from an image to the next.
+enum Kind : int64_t { PRODUCT, POOLING, THREE_TAPS, CHANGES };
 
 struct Step {
   int64_t kind, batches, outputs, pixels;

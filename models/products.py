@@ -82,7 +82,7 @@ EndStruct = make_struct(
     "channels frames rows columns *sum *weights *bias *out out_frame out_row count",
     maps=MapStruct * 2,
 )
-PRODUCT, DIFFERENCE, POOLING, CONVOLUTION = range(4)
+PRODUCT, POOLING, THREE_TAPS, CHANGES = range(4)
 
 
 def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
@@ -122,13 +122,15 @@ class Weights:
         return struct, offsets
 
 
-class ThreeTaps(Weights):
-    """A kernel [O, C, 3] of a convolution along time, in products with six images: [6, O, C]."""
+class TemporalTaps(Weights):
+    """A kernel [O, C, k] of a convolution along time, k three or two, for fewer products: [n, O, C]
+    for four frames by n = k + 3 products."""
 
     def __init__(self, kernel: torch.Tensor):
-        _, G, B = toom_cook(4, 3, points=(0, 1, -1, 2, -2))
-        last = B[torch.arange(6), torch.tensor([4, 4, 4, 4, 4, 5])]  # they are 1 in products.cpp
-        super().__init__(torch.einsum("nk,ock->noc", (last[:, None] * G).to(kernel), kernel))
+        self.count = kernel.shape[2]
+        _, G, B = toom_cook(4, self.count, points=(1, -1, 2, -2, 0))
+        leading = torch.cat([B[:-1, -2], B[-1:, -1]])  # of every image, 1 in products.cpp
+        super().__init__(torch.einsum("nk,ock->noc", (leading[:, None] * G).to(kernel), kernel))
 
 
 class Step(NamedTuple):
@@ -171,17 +173,13 @@ def product(
     return made
 
 
-def convolution(out: torch.Tensor, taps: ThreeTaps, x: torch.Tensor, bias: torch.Tensor) -> Step:
-    """Along time, of x [T + 2, C, P], plus a bias [O, 1], to out [T, O, P], rectified."""
-    assert (len(x), x.shape[2]) == (len(out) + 2, out.shape[2])
+def convolution(out: torch.Tensor, taps: TemporalTaps, x: torch.Tensor, bias: torch.Tensor) -> Step:
+    """Along time, plus a bias [O, 1], to out [T, O, P], rectified: three taps on x [T + 2, C, P] or
+    two on the changes of x [T + 4, C, P] from frame to next frame but one."""
+    kind, ends = (THREE_TAPS, 1) if taps.count == 3 else (CHANGES, 2)
+    assert (len(x), x.shape[2]) == (len(out) + 2 * ends, out.shape[2])
     struct, offsets = taps.at(x, x.stride(1) * torch.arange(x.shape[1]))
-    return step(CONVOLUTION, out, [(struct, (taps, offsets, x))], bias, rectify=True)
-
-
-def difference(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Step:
-    """x - y to out, all [B, O, P]."""
-    assert x.shape == y.shape == out.shape
-    return step(DIFFERENCE, out, [_features(x), _features(y)])
+    return step(kind, out, [(struct, (taps, offsets, x))], bias, rectify=True)
 
 
 def pooling(out: torch.Tensor, x: torch.Tensor, columns: int) -> Step:
@@ -190,12 +188,7 @@ def pooling(out: torch.Tensor, x: torch.Tensor, columns: int) -> Step:
     assert (*x.shape[:2], x.shape[2] // 4) == out.shape
     assert columns % 2 == 0
     assert x.shape[2] % (2 * columns) == 0
-    return step(POOLING, out, [_features(x, columns)])
-
-
-def _features(x: torch.Tensor, columns: int = 0) -> tuple[FactorsStruct, object]:
-    """The struct, and what has to live as long."""
     assert fits(x)
     offsets = x.stride(1) * torch.arange(x.shape[1])
     struct = FactorsStruct(columns, x=x.data_ptr(), x_step=x.stride(0), offsets=offsets.data_ptr())
-    return struct, (x, offsets)
+    return step(POOLING, out, [(struct, (x, offsets))])

@@ -75,6 +75,17 @@ class Tape:
         matrix = kernel.transpose(1, 2).flatten(1)
         self.multiply(out, (matrix, self.neighbours(x, 3)), bias=bias)
 
+    def convolve_changes(
+        self, out: torch.Tensor, taps: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
+    ) -> None:
+        """A convolution whose taps are two frames apart and sum to zero: x [T + 4, C, P] by two
+        taps [O, C, 2] of its changes, from frame to next frame but one. Else as `convolve`."""
+        change = self.scratch("a", len(x) - 2, *x.shape[1:])
+        self.do(torch.sub, x[2:], x[:-2], out=change)
+        first, last = taps.unbind(2)
+        matrix = torch.cat([first, torch.zeros_like(first), last], dim=1)
+        self.multiply(out, (matrix, self.neighbours(change, 3)), bias=bias)
+
     def mix(
         self,
         out: torch.Tensor,
@@ -86,9 +97,6 @@ class Tape:
         """Matrix [O, C] times x [C, T, P] plus bias [O, 1], to out [O, T, P], rectified or not."""
         out, x = out.flatten(1)[None], x.flatten(1)[None]
         self.multiply(out, (matrix, x), bias=bias, rectify=rectify)
-
-    def subtract(self, out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.do(torch.sub, x, y, out=out)
 
     def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
         """MaxPool (1, 2, 2) of x [T, C, P], rows of so many columns, to out [T, C, P / 4]; may
