@@ -2,12 +2,13 @@
 // arrays that stay in the cache (see models/filters.py).
 
 #include "products.h"
+#include "temporal.h"
 
 // HIGH rows of WIDTH columns at most.
 constexpr int64_t HIGH = 4, WIDTH = 100, GIVEN_PITCH = 112;
 // Frames are taken in groups: 4 are given of 6 that are seen. So are rows: of 4 of them 4 images are
 // made, and of these 2 rows. An image has 2 lines then, one right behind the other.
-constexpr int64_t SEEN = 6, GIVEN = 4, ROW_IMAGES = 4, LINES = 2, AREA = 208;
+constexpr int64_t ROW_IMAGES = 4, LINES = 2, AREA = 208;
 static_assert(AREA >= LINES * (WIDTH + 4) && AREA % LANES == 0);
 static_assert(GIVEN_PITCH >= WIDTH && GIVEN_PITCH % LANES == 0);
 
@@ -21,11 +22,9 @@ struct Rows {
 
 // out[t][o][r][p] = max(0, bias[o] + the convolution of x). All steps count floats.
 struct Filter {
-  int64_t images;  // along time: 6, or 5 if the taps are those of differences
-  int64_t apart, reach;  // frames, and pixels, from a tap to the next; pixels: 1 or 2
-  int64_t frames, frames_seen, channels, outputs, rows, columns;
-  const float* input_transform;  // [images][SEEN]
-  const float* output_transform;  // [GIVEN][images]
+  int64_t apart;  // frames from a tap to the next: 1, of three taps, or 2, of the differences
+  int64_t reach;  // pixels from a tap to the next: 1 or 2
+  int64_t frames, channels, outputs, rows, columns;
   const float* weights;  // [images][ROW_IMAGES][blocks of ROWS outputs][channels][3][ROWS]
   const float* bias;
   float* out;
@@ -35,7 +34,7 @@ struct Filter {
   int64_t mix_outputs, other_channels;
   const float *mix_weights, *other_weights;  // [blocks of ROWS outputs][channels][ROWS]
   const float* mix_bias;  // [mix_outputs]
-  Rows x, other;  // x: rows + 2 reach of them, of columns + 2 reach
+  Rows x, other;  // x: rows + 2 reach of them, of columns + 2 reach, in frames + 2 apart
 };
 
 template <typename At>
@@ -47,18 +46,9 @@ static inline void vectors(int64_t count, At at) {
   else at(0, count);
 }
 
-// Row i of a matrix [COUNT][LENGTH] times values. The first row begins with the first value, the last one
-// ends with the last: the others have zeros there.
-template <int64_t COUNT, int64_t LENGTH>
-static inline Vector combined(const float* matrix, int64_t i, const Vector* values) {
-  const int64_t first = i ? 1 : 0, last = i == COUNT - 1 ? LENGTH : LENGTH - 1;
-  Vector sum = matrix[i * LENGTH + first] * values[first];
-  for (int64_t k = first + 1; k < last; k++) sum += matrix[i * LENGTH + k] * values[k];
-  return sum;
-}
-
-template <int64_t IMAGES>
+template <typename Form>
 struct Work {
+  static constexpr int64_t IMAGES = Form::IMAGES;
   const Filter& filter;
   const int64_t reach, channels, outputs, rows, columns, blocks, lines, pitch, pixels;
   // [1 or 2 along the rows][channels][IMAGES][AREA], [outputs][IMAGES][ROW_IMAGES][AREA] and
@@ -92,14 +82,15 @@ struct Work {
   }
 
   void run() {
-    for (int64_t from = 0; from < filter.frames; from += GIVEN * filter.apart)
-      for (t = from; t < std::min(from + filter.apart, filter.frames); t++) group();
+    for (int64_t from = 0; from < filter.frames; from += GIVEN * Form::APART)
+      for (t = from; t < std::min(from + Form::APART, filter.frames); t++) group();
   }
 
-  // Frames t, t + apart, ... of what is given.
+  // Frames t, t + APART, ... of what is given.
   void group() {
+    const int64_t last = filter.frames + 2 * Form::APART - 1;
     for (int64_t f = 0; f < SEEN; f++)
-      seen[f] = filter.x.at + std::min(t + f * filter.apart, filter.frames_seen - 1) * filter.x.frame;
+      seen[f] = filter.x.at + std::min(t + f * Form::APART, last) * filter.x.frame;
     mix_frames<0, 2>([](Vector x, Vector y) { return x - y; });
     multiply_images(0, images);
     mix_frames<1, 2>([](Vector x, Vector y) { return x + y; },
@@ -133,10 +124,10 @@ struct Work {
             first[f] = load(seen[f] + one + p, few), second[f] = load(seen[f] + other + p, few);
           float* image = to + p;
           auto make = [&](auto operation) {
-            Vector values[SEEN];
+            Vector values[SEEN], made[IMAGES];
             for (int64_t f = 0; f < SEEN; f++) values[f] = operation(first[f], second[f]);
-            for (int64_t n = 0; n < IMAGES; n++)
-              store(image + n * AREA, combined<IMAGES, SEEN>(filter.input_transform, n, values), few);
+            Form::look(values, made);
+            for (int64_t n = 0; n < IMAGES; n++) store(image + n * AREA, made[n], few);
             image += channels * IMAGES * AREA;
           };
           (make(operations), ...);
@@ -162,11 +153,11 @@ struct Work {
 
   // The output transforms.
   void mix_results() {
-    const int64_t frames = std::min(GIVEN, (filter.frames - t + filter.apart - 1) / filter.apart);
+    const int64_t frames = std::min(GIVEN, (filter.frames - t + Form::APART - 1) / Form::APART);
     float* out[GIVEN];
     int64_t out_channel = filter.out_channel, out_row = filter.out_row;
     for (int64_t m = 0; m < GIVEN; m++)
-      out[m] = filter.out + (t + std::min(m, frames - 1) * filter.apart) * filter.out_frame;
+      out[m] = filter.out + (t + std::min(m, frames - 1) * Form::APART) * filter.out_frame;
     if (filter.mix_outputs) {
       out_row = GIVEN_PITCH, out_channel = HIGH * GIVEN_PITCH;
       for (int64_t m = 0; m < GIVEN; m++) out[m] = given + m * outputs * out_channel;
@@ -187,11 +178,12 @@ struct Work {
             upper[n] = load(x) + middle + other;
             lower[n] = middle - other - load(x + 3 * AREA);
           }
-          auto mix = [&](const Vector* values, int64_t at) {
+          auto mix = [&](const Vector* products, int64_t at) {
+            Vector sums[GIVEN];
+            give<Form>(products, sums);
             for (int64_t m = 0; m < GIVEN; m++) {
               if (m == frames) break;
-              const Vector sum = combined<GIVEN, IMAGES>(filter.output_transform, m, values);
-              store(out[m] + at, larger(sum + bias, Vector{}), few);
+              store(out[m] + at, larger(sums[m] + bias, Vector{}), few);
             }
           };
           mix(upper, upper_at + p);
@@ -205,7 +197,7 @@ struct Work {
     step.outputs = filter.mix_outputs, step.pixels = columns;
     step.out_row = filter.out_channel, step.bias = filter.mix_bias, step.rectified = 1;
     step.count = 2;
-    for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += filter.apart)
+    for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += Form::APART)
       for (int64_t r = 0; r < rows; r++) {
         step.out = filter.out + frame * filter.out_frame + r * filter.out_row;
         const float* x = given + (m * outputs * HIGH + r) * GIVEN_PITCH;
@@ -220,6 +212,6 @@ struct Work {
 extern "C" const int64_t filter_high = HIGH, filter_width = WIDTH;
 
 extern "C" void filter(const Filter* filter) {
-  if (filter->images == 6) Work<6>(*filter).run();
-  else Work<5>(*filter).run();
+  if (filter->apart == 1) Work<ThreeTaps>(*filter).run();
+  else Work<Changes>(*filter).run();
 }

@@ -1,7 +1,7 @@
 """Convolutions of 3 x 3 x 3 taps by `filters.cpp`, in fp32 on a CPU, a few rows at a time.
 
-They multiply less (Toom, Cook, Winograd; see `FewerProducts`). Along time six products give four
-frames; those of a difference convolution, which has two taps on differences of frames, five. Along
+They multiply less (Toom, Cook, Winograd; see `temporal.h`). Along time six products give four
+frames; of a difference convolution, which has two taps on differences of frames, five do. Along
 the rows four products give two rows, F(2, 3).
 """
 
@@ -10,11 +10,9 @@ from __future__ import annotations
 import ctypes
 
 import torch
-from torch.nn import functional as F
 
 from models.layers import change_taps
-from models.prepared_convolutions import FewerProducts, toom_cook
-from models.products import fits, in_blocks, make_struct, products
+from models.products import fits, in_blocks, make_struct, products, temporal_images
 from models.tapes import without_tiny
 
 HIGH, WIDTH = 4, 100  # rows that are made at a time, and their columns, at most
@@ -22,9 +20,8 @@ HIGH, WIDTH = 4, 100  # rows that are made at a time, and their columns, at most
 RowsStruct = make_struct("Rows", "*at frame channel row first ring")
 FilterStruct = make_struct(
     "Filter",
-    "images apart reach frames frames_seen channels outputs rows columns *input_transform "
-    "*output_transform *weights *bias *out out_frame out_channel out_row mix_outputs "
-    "other_channels *mix_weights *other_weights *mix_bias",
+    "apart reach frames channels outputs rows columns *weights *bias *out out_frame out_channel "
+    "out_row mix_outputs other_channels *mix_weights *other_weights *mix_bias",
     x=RowsStruct,
     other=RowsStruct,
 )
@@ -70,15 +67,10 @@ class Filter:
         assert kernel.shape[2:] == (3, 3, 3)
         assert dilation in (1, 2)
         self.dilation, self.apart, self.mix = dilation, 2 if difference else 1, mix
-        kernel = change_taps(kernel) if difference else kernel
-        A, G, B = toom_cook(FewerProducts.FRAMES, kernel.shape[2], FewerProducts.POINTS)
-        if difference:
-            B = F.pad(B, (1, 0)) - F.pad(B, (0, 1))  # each from the frame before to its own
-        assert (len(A), B.shape[1]) == (4, 6)  # as filters.cpp has it
-        self.input_transform, self.output_transform = B.float().contiguous(), A.float().contiguous()
+        kernels = temporal_images(change_taps(kernel) if difference else kernel)
         # G of F(2, 3); its B and A are in filters.cpp.
         rows = kernel.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-        kernels = torch.einsum("nk,qh,oikhw->nqoiw", G.to(kernel), rows, kernel).flatten(3)
+        kernels = torch.einsum("qh,noihw->nqoiw", rows, kernels).flatten(3)
         self.weights = in_blocks(without_tiny(kernels).float())
         self.outputs, self.channels = kernel.shape[:2]
         self.bias = bias.float().contiguous()
@@ -113,12 +105,12 @@ class BoundFilter:
         assert (mix is None) == (other is None)
         assert shift >= 0
         assert (len(x), x.shape[1], x.shape[3]) == (T + 2 * apart, convolution.channels, w + 2 * d)
-        struct = FilterStruct(len(convolution.input_transform), apart, d, T, len(x), x.shape[1])
-        struct.outputs = convolution.outputs
+        struct = FilterStruct(apart, d, T, x.shape[1], convolution.outputs)
         struct.columns, struct.x = w, rows_struct(x)
         struct.out_frame, struct.out_channel, struct.out_row = out.stride()[:3]
-        for name in ("input_transform", "output_transform", "weights", "bias"):
-            setattr(struct, name, getattr(convolution, name).data_ptr())
+        struct.weights, struct.bias = (
+            a.data_ptr() for a in (convolution.weights, convolution.bias)
+        )
         if mix:
             assert (len(other), other.shape[1], other.shape[3]) == (T, mix.other_channels, w)
             struct.mix_outputs, struct.other_channels = O, mix.other_channels

@@ -2,6 +2,7 @@
 // in fp32 (see models/products.py).
 
 #include "products.h"
+#include "temporal.h"
 
 typedef int32_t Indices __attribute__((vector_size(4 * LANES), aligned(4)));
 
@@ -20,38 +21,7 @@ static void pool(const Step& step, int64_t b) {
   }
 }
 
-// Convolutions along time by fewer products (Toom, Cook; see FewerProducts in
-// models/prepared_convolutions.py): GIVEN frames out of SEEN. Points are 1, -1, 2, -2, perhaps 0, and
-// infinity: of a pair of them the even and the odd powers serve both.
-constexpr int64_t SEEN = 6, GIVEN = 4, NARROW = 2;
-
-// Three taps: 6 products, not 12.
-struct ThreeTaps {
-  static constexpr int64_t APART = 1, IMAGES = 6;
-  static void look(const Vector* x, Vector* images) {
-    const Vector one = x[4] - 4 * x[2], one_odd = x[3] - 4 * x[1];
-    const Vector two = x[4] - x[2], two_odd = 2 * (x[3] - x[1]);
-    images[0] = one + one_odd, images[1] = one - one_odd;
-    images[2] = two + two_odd, images[3] = two - two_odd;
-    images[4] = 4 * x[0] - 5 * x[2] + x[4];
-    images[5] = 4 * x[1] - 5 * x[3] + x[5];
-  }
-  static Vector zero(const Vector* products) { return products[4]; }
-};
-
-// Two taps of the differences of frames two apart: 5 products, not 8.
-struct Changes {
-  static constexpr int64_t APART = 2, IMAGES = 5;
-  static void look(const Vector* x, Vector* images) {
-    const Vector d0 = x[1] - x[0], d1 = x[2] - x[1], d2 = x[3] - x[2], d3 = x[4] - x[3];
-    const Vector one = d3 - 4 * d1, one_odd = d2 - 4 * d0;
-    const Vector two = d3 - d1, two_odd = 2 * (d2 - d0);
-    images[0] = one + one_odd, images[1] = one - one_odd;
-    images[2] = two + two_odd, images[3] = two - two_odd;
-    images[4] = 4 * d0 - 5 * d2 + (x[5] - x[4]);
-  }
-  static Vector zero(const Vector*) { return Vector{}; }
-};
+constexpr int64_t NARROW = 2;  // vectors of pixels whose images stay near
 
 // Frames t, t + APART, ... of what is given, at V vectors of pixels from p on.
 template <typename Form, int64_t V>
@@ -89,10 +59,8 @@ static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) 
         Vector y[IMAGES];
         for (int64_t n = 0; n < IMAGES; n++)
           y[n] = load(products + n * product + row * WIDTH + v * LANES);
-        const Vector one = y[0] + y[1], one_odd = y[0] - y[1];
-        const Vector two = y[2] + y[3], two_odd = y[2] - y[3];
-        const Vector given[GIVEN] = {Form::zero(y) + one + two, one_odd + 2 * two_odd,
-                                     one + 4 * two, one_odd + 8 * two_odd + y[IMAGES - 1]};
+        Vector given[GIVEN];
+        give<Form>(y, given);
         const float* bias = step.bias ? step.bias + o + row : nullptr;
         float* out = step.out + (o + row) * step.out_row + p + v * LANES;
         for (int64_t m = 0, frame = t; m < GIVEN; m++, frame += Form::APART) {

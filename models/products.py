@@ -17,7 +17,10 @@ from models.prepared_convolutions import toom_cook
 from models.tapes import without_tiny
 from utils.files import cache_folder, written_whole
 
-SOURCES = [Path(__file__).with_name(name) for name in ("products.h", "products.cpp", "filters.cpp")]
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("products.h", "temporal.h", "products.cpp", "filters.cpp")
+]
 FLAGS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}  # else what any CPU has
 
 
@@ -122,15 +125,20 @@ class Weights:
         return struct, offsets
 
 
-class TemporalTaps(Weights):
-    """A kernel [O, C, k] of a convolution along time, k three or two, for fewer products: [n, O, C]
+def temporal_images(kernel: torch.Tensor) -> torch.Tensor:
+    """A kernel [O, C, k, ...] of 3 or 2 taps along time as temporal.h wants it: [n, O, C, ...]
     for four frames by n = k + 3 products."""
+    _, G, B = toom_cook(4, kernel.shape[2], points=(1, -1, 2, -2, 0))
+    leading = torch.cat([B[:-1, -2], B[-1:, -1]])  # of every image, 1 there
+    return torch.einsum("nk,ock...->noc...", (leading[:, None] * G).to(kernel), kernel)
+
+
+class TemporalTaps(Weights):
+    """A kernel [O, C, k] of a convolution along time of three or two taps, by fewer products."""
 
     def __init__(self, kernel: torch.Tensor):
         self.count = kernel.shape[2]
-        _, G, B = toom_cook(4, self.count, points=(1, -1, 2, -2, 0))
-        leading = torch.cat([B[:-1, -2], B[-1:, -1]])  # of every image, 1 in products.cpp
-        super().__init__(torch.einsum("nk,ock->noc", (leading[:, None] * G).to(kernel), kernel))
+        super().__init__(temporal_images(kernel))
 
 
 class Step(NamedTuple):
