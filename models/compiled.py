@@ -86,16 +86,8 @@ class ProductTape(Tape):
     def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
         self.recorded.append(pooling(out, x, columns))
 
-    def mix(
-        self,
-        out: torch.Tensor,
-        matrix: torch.Tensor,
-        x: torch.Tensor,
-        bias: Bias = None,
-        rectify: bool = True,
-    ) -> None:
-        out, x = out.transpose(0, 1), x.transpose(0, 1)  # they may be pieces of longer arrays
-        self.multiply(out, (matrix, x), bias=bias, rectify=rectify)
+    def in_batches(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(0, 1)  # it may be a piece of a longer array
 
     def run(self) -> None:
         self._all_steps(len(self.recorded))

@@ -95,8 +95,12 @@ class Tape:
         rectify: bool = True,
     ) -> None:
         """Matrix [O, C] times x [C, T, P] plus bias [O, 1], to out [O, T, P], rectified or not."""
-        out, x = out.flatten(1)[None], x.flatten(1)[None]
+        out, x = self.in_batches(out), self.in_batches(x)
         self.multiply(out, (matrix, x), bias=bias, rectify=rectify)
+
+    def in_batches(self, x: torch.Tensor) -> torch.Tensor:
+        """x [C, T, P] as batches [B, C, P'] that a mix may treat alike."""
+        return x.flatten(1)[None]
 
     def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
         """MaxPool (1, 2, 2) of x [T, C, P], rows of so many columns, to out [T, C, P / 4]; may
