@@ -46,7 +46,7 @@ class ProductTape(Tape):
     def __init__(self, dtype: torch.dtype, device: torch.device):
         super().__init__(dtype, device)
         self.recorded: list[Step] = []
-        self.packed: dict[int, tuple[torch.Tensor, Weights]] = {}  # by the matrix or kernel
+        self.packed: dict[tuple, tuple[torch.Tensor, Weights]] = {}  # by kind and matrix or kernel
         self.places: dict[tuple, torch.Tensor] = {}
         self.place = 0
 
@@ -65,7 +65,7 @@ class ProductTape(Tape):
         return self.places[key]
 
     def multiply(
-        self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = True
+        self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = False
     ) -> None:
         pairs = ((self._packed(matrix, Weights), x) for matrix, x in factors)
         self.recorded.append(product(out, *pairs, bias=bias, rectify=rectify))
@@ -73,15 +73,21 @@ class ProductTape(Tape):
     def convolve(
         self, out: torch.Tensor, kernel: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
     ) -> None:
+        assert kernel.shape[2] == 3
         self.recorded.append(convolution(out, self._packed(kernel, TemporalTaps), x, bias))
 
-    convolve_changes = convolve  # the kernel says which
+    def convolve_changes(
+        self, out: torch.Tensor, taps: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
+    ) -> None:
+        assert taps.shape[2] == 2
+        self.recorded.append(convolution(out, self._packed(taps, TemporalTaps), x, bias))
 
     def _packed(self, matrix: torch.Tensor, kind: type[Weights]) -> Weights:
         """The same in every piece."""
-        if id(matrix) not in self.packed:
-            self.packed[id(matrix)] = matrix, kind(matrix)
-        return self.packed[id(matrix)][1]
+        key = kind, id(matrix)
+        if key not in self.packed:
+            self.packed[key] = matrix, kind(matrix)
+        return self.packed[key][1]
 
     def pool(self, out: torch.Tensor, x: torch.Tensor, columns: int) -> None:
         self.recorded.append(pooling(out, x, columns))

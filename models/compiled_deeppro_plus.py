@@ -235,4 +235,4 @@ class CompiledDeepProPlus:
         tape.result = tape.scratch("d", 1, self.seqlen, pixels)
         for piece in tape.pieces(pixels):
             y = self.head.record(tape, x[..., piece])
-            tape.mix(tape.result[..., piece], self.last, y, self.bias, rectify=False)
+            tape.mix(tape.result[..., piece], self.last, y, self.bias)

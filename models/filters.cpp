@@ -37,18 +37,9 @@ struct Filter {
   Rows x, other;  // x: rows + 2 reach of them, of columns + 2 reach, in frames + 2 apart
 };
 
-template <typename At>
-static inline void vectors(int64_t count, At at) {
-  int64_t p = 0;
-  for (; p + LANES <= count; p += LANES) at(p, LANES);
-  if (p == count) return;
-  if (count >= LANES) at(count - LANES, LANES);  // some of them once more
-  else at(0, count);
-}
-
-template <typename Form>
+template <typename Taps>
 struct Work {
-  static constexpr int64_t IMAGES = Form::IMAGES;
+  static constexpr int64_t IMAGES = Taps::IMAGES;
   const Filter& filter;
   const int64_t reach, channels, outputs, rows, columns, blocks, lines, pitch, pixels;
   // [1 or 2 along the rows][channels][IMAGES][AREA], [outputs][IMAGES][ROW_IMAGES][AREA] and
@@ -82,15 +73,15 @@ struct Work {
   }
 
   void run() {
-    for (int64_t from = 0; from < filter.frames; from += GIVEN * Form::APART)
-      for (t = from; t < std::min(from + Form::APART, filter.frames); t++) group();
+    for_groups<Taps>(filter.frames, [&](int64_t first) {
+      t = first;
+      group();
+    });
   }
 
   // Frames t, t + APART, ... of what is given.
   void group() {
-    const int64_t last = filter.frames + 2 * Form::APART - 1;
-    for (int64_t f = 0; f < SEEN; f++)
-      seen[f] = filter.x.at + std::min(t + f * Form::APART, last) * filter.x.frame;
+    see<Taps>(filter.x.at, filter.x.frame, t, filter.frames, seen);
     mix_frames<0, 2>([](Vector x, Vector y) { return x - y; });
     multiply_images(0, images);
     mix_frames<1, 2>([](Vector x, Vector y) { return x + y; },
@@ -118,7 +109,7 @@ struct Work {
         };
         const int64_t one = place(ONE), other = place(OTHER);
         float* to = images + c * IMAGES * AREA + line * pitch;
-        vectors(pitch, [&](int64_t p, int64_t few) {
+        for_vectors<1>(pitch, [&](auto, int64_t p, int64_t few) {
           Vector first[SEEN], second[SEEN];
           for (int64_t f = 0; f < SEEN; f++)
             first[f] = load(seen[f] + one + p, few), second[f] = load(seen[f] + other + p, few);
@@ -126,7 +117,7 @@ struct Work {
           auto make = [&](auto operation) {
             Vector values[SEEN], made[IMAGES];
             for (int64_t f = 0; f < SEEN; f++) values[f] = operation(first[f], second[f]);
-            Form::look(values, made);
+            Taps::transform(values, made);
             for (int64_t n = 0; n < IMAGES; n++) store(image + n * AREA, made[n], few);
             image += channels * IMAGES * AREA;
           };
@@ -153,11 +144,11 @@ struct Work {
 
   // The output transforms.
   void mix_results() {
-    const int64_t frames = std::min(GIVEN, (filter.frames - t + Form::APART - 1) / Form::APART);
+    const int64_t frames = std::min(GIVEN, (filter.frames - t + Taps::APART - 1) / Taps::APART);
     float* out[GIVEN];
     int64_t out_channel = filter.out_channel, out_row = filter.out_row;
     for (int64_t m = 0; m < GIVEN; m++)
-      out[m] = filter.out + (t + std::min(m, frames - 1) * Form::APART) * filter.out_frame;
+      out[m] = filter.out + (t + std::min(m, frames - 1) * Taps::APART) * filter.out_frame;
     if (filter.mix_outputs) {
       out_row = GIVEN_PITCH, out_channel = HIGH * GIVEN_PITCH;
       for (int64_t m = 0; m < GIVEN; m++) out[m] = given + m * outputs * out_channel;
@@ -170,7 +161,7 @@ struct Work {
         const int64_t lower_at = upper_at + reach * out_row;
         const float bias = filter.bias[o];
         const float* from = results + o * IMAGES * ROW_IMAGES * AREA + line * pitch;
-        vectors(columns, [&](int64_t p, int64_t few) {
+        for_vectors<1>(columns, [&](auto, int64_t p, int64_t few) {
           Vector upper[IMAGES], lower[IMAGES];
           for (int64_t n = 0; n < IMAGES; n++) {
             const float* x = from + n * ROW_IMAGES * AREA + p;
@@ -180,7 +171,7 @@ struct Work {
           }
           auto mix = [&](const Vector* products, int64_t at) {
             Vector sums[GIVEN];
-            give<Form>(products, sums);
+            output_transform<Taps>(products, sums);
             for (int64_t m = 0; m < GIVEN; m++) {
               if (m == frames) break;
               store(out[m] + at, larger(sums[m] + bias, Vector{}), few);
@@ -197,7 +188,7 @@ struct Work {
     step.outputs = filter.mix_outputs, step.pixels = columns;
     step.out_row = filter.out_channel, step.bias = filter.mix_bias, step.rectified = 1;
     step.count = 2;
-    for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += Form::APART)
+    for (int64_t m = 0, frame = t; m < GIVEN && frame < filter.frames; m++, frame += Taps::APART)
       for (int64_t r = 0; r < rows; r++) {
         step.out = filter.out + frame * filter.out_frame + r * filter.out_row;
         const float* x = given + (m * outputs * HIGH + r) * GIVEN_PITCH;

@@ -42,7 +42,7 @@ class Mix:
     def __init__(self, matrix: torch.Tensor, other: torch.Tensor, bias: torch.Tensor):
         self.weights, self.other = (in_blocks(without_tiny(m).float()) for m in (matrix, other))
         self.outputs, self.other_channels = other.shape
-        self.bias = bias.float().contiguous()
+        self.bias = without_tiny(bias).float().contiguous()
 
 
 class Filter:
@@ -73,7 +73,7 @@ class Filter:
         kernels = torch.einsum("qh,noihw->nqoiw", rows, kernels).flatten(3)
         self.weights = in_blocks(without_tiny(kernels).float())
         self.outputs, self.channels = kernel.shape[:2]
-        self.bias = bias.float().contiguous()
+        self.bias = without_tiny(bias).float().contiguous()
 
     def bind(
         self, x: torch.Tensor, out: torch.Tensor, other: torch.Tensor | None = None, shift: int = 0

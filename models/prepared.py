@@ -119,11 +119,11 @@ class Head:
         T, C, P = x.size()
         y = tape.scratch("a", C, T, P)
         spare = x.view(-1) if x.is_contiguous() else tape.scratch("b", C * T * P)
-        tape.multiply(y, (self.maps, x.transpose(0, 1)), bias=self.bias)
+        tape.multiply(y, (self.maps, x.transpose(0, 1)), bias=self.bias, rectify=True)
         for matrix, bias in self.layers:
             x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)
             spare = x.view(-1)
-            tape.mix(y, matrix, x, bias)
+            tape.mix(y, matrix, x, bias, rectify=True)
         return y
 
 

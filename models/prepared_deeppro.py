@@ -1,7 +1,8 @@
 """DeepPro prepared for inference: matrix products on tiles of pixels (see `models.prepared`).
 
 Features lie as [T, C, P] (frames, channels, pixels of the tile), so k neighbouring frames are a
-[k C, P] matrix where they lie, uncopied, and a temporal convolution is one matrix product a frame.
+[k C, P] matrix where they lie, uncopied, and a temporal convolution is one matrix product a frame
+(with `--compile`, fewer: see temporal.h).
 Frames of zeros before and after are the padding in time.
 """
 
@@ -31,7 +32,7 @@ class FirstConvolution:
         `ends`: padded."""
         size = len(x), len(self.matrix), x.shape[2]
         y = tape.padded(2, *size) if ends else tape.scratch("a", *size)
-        tape.multiply(y, (self.matrix, x), bias=self.bias)
+        tape.multiply(y, (self.matrix, x), bias=self.bias, rectify=True)
         return y
 
 
@@ -55,7 +56,8 @@ class TemporalBlock:
         z = tape.scratch("a", T, O, P)
         tape.convolve(z, self.smooth, tape.with_ends(y, 1), self.smooth_bias)
         y = tape.padded(2, T, O, P) if ends else y
-        tape.multiply(y, (self.mix, z), (self.shortcut, x[2:-2]), bias=self.bias)
+        factors = (self.mix, z), (self.shortcut, x[2:-2])
+        tape.multiply(y, *factors, bias=self.bias, rectify=True)
         return y
 
 
@@ -104,7 +106,7 @@ class Branch:
         y = self.head.record(tape, x)
         if out is None:
             out = tape.scratch(f"result {self.number}", len(self.mix), T, P)
-        tape.mix(out, self.mix, y, self.bias, rectify=False)
+        tape.mix(out, self.mix, y, self.bias)
         return out
 
 

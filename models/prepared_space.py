@@ -43,7 +43,7 @@ class SpatioTemporalBlock:
         matrix, bias = pointwise_matrix(block.conv3, block.bn3)
         shortcut, shortcut_bias = pointwise_matrix(*block.shortcut)
         self.mix, self.shortcut = (without_tiny(m).to(dtype) for m in (matrix, shortcut))
-        self.bias = bias + shortcut_bias
+        self.bias = (bias + shortcut_bias).to(dtype)
 
     def begin(self, x: torch.Tensor, clear: Callable) -> torch.Tensor:
         """x [T, h + 6, w + 6, I] to [T, h, w, O], what conv2 gives before its ReLU."""
@@ -61,7 +61,7 @@ class SpatioTemporalBlock:
         """x [T, h + 6, w + 6, I] to [T, h, w, O], zero outside the frame."""
         y = self.begin(x, clear).clamp_min_(0)
         size = *y.shape[:3], len(self.mix)
-        z = torch.addmm(self.bias[:, 0].to(y), y.flatten(0, 2), self.mix.T)
+        z = torch.addmm(self.bias[:, 0], y.flatten(0, 2), self.mix.T)
         x = x[:, 3:-3, 3:-3].flatten(0, 2)
         z = z.addmm_(x, self.shortcut.T).clamp_min_(0).view(size)
         clear(z)
@@ -96,13 +96,12 @@ class ProbedBlock:
         y = self.block.begin(x, clear)
         T, h, w, _ = y.size()
         mix, shortcut = (m.expand(T, -1, -1) for m in (self.block.mix, self.block.shortcut))
-        bias = self.block.bias.to(x)
         out = x.new_empty(len(self.last), T, h, w)
         for start, stop in tiles(h, max(1, 256 // w) if x.is_cpu else h):
             around = x[:, start + 3 : stop + 3, 3:-3].flatten(1, 2)  # [T, P, I]
             with self.tapes.borrow(stop - start, w) as tape:
                 part = y[:, start:stop].clamp_min(0).flatten(1, 2).mT
-                torch.baddbmm(bias, mix, part, out=tape.source)
+                torch.baddbmm(self.block.bias, mix, part, out=tape.source)
                 tape.source.baddbmm_(shortcut, around.mT).clamp_min_(0)
                 tape.run()
                 part = out[:, :, start:stop]
@@ -117,4 +116,4 @@ class ProbedBlock:
         tape.result = tape.scratch("d", len(self.last), self.seqlen, pixels)
         for piece in tape.pieces(pixels):
             y = self.head.record(tape, z[..., piece])
-            tape.mix(tape.result[..., piece], self.last, y, rectify=False)
+            tape.mix(tape.result[..., piece], self.last, y)

@@ -8,15 +8,15 @@ typedef int32_t Indices __attribute__((vector_size(4 * LANES), aligned(4)));
 
 static void pool(const Step& step, int64_t b) {
   const Factors& factors = step.factors[0];
-  const int64_t columns = factors.taps, count = columns / 2;
-  auto larger = [](float x, float y) { return x >= y || x != x ? x : y; };  // NaN if either is
+  const int64_t columns = step.columns, count = columns / 2;
+  auto most = [](float x, float y) { return x >= y || x != x ? x : y; };  // NaN if either is
   for (int64_t o = 0; o < step.outputs; o++) {
     const float* x = factors.x + b * factors.x_step + factors.offsets[o];
     float* out = step.out + b * step.out_step + o * step.out_row;
     for (float* end = out + step.pixels; out < end; out += count, x += 2 * columns)
       for (int64_t p = 0; p < count; p++) {
         const float* y = x + 2 * p;
-        out[p] = larger(larger(y[0], y[1]), larger(y[columns], y[columns + 1]));
+        out[p] = most(most(y[0], y[1]), most(y[columns], y[columns + 1]));
       }
   }
 }
@@ -24,22 +24,21 @@ static void pool(const Step& step, int64_t b) {
 constexpr int64_t NARROW = 2;  // vectors of pixels whose images stay near
 
 // Frames t, t + APART, ... of what is given, at V vectors of pixels from p on.
-template <typename Form, int64_t V>
+template <typename Taps, int64_t V>
 static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) {
-  constexpr int64_t COUNT = V ? V : 1, WIDTH = COUNT * LANES, IMAGES = Form::IMAGES;
+  constexpr int64_t COUNT = V ? V : 1, WIDTH = COUNT * LANES, IMAGES = Taps::IMAGES;
+  if (V) few = LANES;  // known to the compiler
   const Factors& factors = step.factors[0];
   const int64_t image = factors.taps * WIDTH, product = ROWS * WIDTH;  // from one to the next
   float* images = scratch(IMAGES * (image + product));  // [IMAGES][taps][WIDTH]
   float* products = images + IMAGES * image;  // [IMAGES][ROWS][WIDTH]
   const float* seen[SEEN];
-  const int64_t last = step.batches + 2 * Form::APART - 1;
-  for (int64_t f = 0; f < SEEN; f++)
-    seen[f] = factors.x + std::min(t + f * Form::APART, last) * factors.x_step + p;
+  see<Taps>(factors.x + p, factors.x_step, t, step.batches, seen);
   for (int64_t k = 0; k < factors.taps; k++)
     for (int64_t v = 0; v < COUNT; v++) {
       Vector x[SEEN], made[IMAGES];
       for (int64_t f = 0; f < SEEN; f++) x[f] = load(seen[f] + factors.offsets[k] + v * LANES, few);
-      Form::look(x, made);
+      Taps::transform(x, made);
       for (int64_t n = 0; n < IMAGES; n++)
         store(images + n * image + k * WIDTH + v * LANES, made[n]);
     }
@@ -60,10 +59,10 @@ static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) 
         for (int64_t n = 0; n < IMAGES; n++)
           y[n] = load(products + n * product + row * WIDTH + v * LANES);
         Vector given[GIVEN];
-        give<Form>(y, given);
+        output_transform<Taps>(y, given);
         const float* bias = step.bias ? step.bias + o + row : nullptr;
         float* out = step.out + (o + row) * step.out_row + p + v * LANES;
-        for (int64_t m = 0, frame = t; m < GIVEN; m++, frame += Form::APART) {
+        for (int64_t m = 0, frame = t; m < GIVEN; m++, frame += Taps::APART) {
           if (frame >= step.batches) break;
           store(out + frame * step.out_step, finished(step, given[m], bias), few);
         }
@@ -71,12 +70,10 @@ static void convolve_group(const Step& step, int64_t t, int64_t p, int64_t few) 
   }
 }
 
-template <typename Form>
+template <typename Taps>
 static void convolve(const Step& step) {
   for_vectors<NARROW>(step.pixels, [&](auto V, int64_t p, int64_t few) {
-    for (int64_t from = 0; from < step.batches; from += GIVEN * Form::APART)
-      for (int64_t t = from; t < std::min(from + Form::APART, step.batches); t++)
-        convolve_group<Form, V>(step, t, p, few);
+    for_groups<Taps>(step.batches, [&](int64_t t) { convolve_group<Taps, V>(step, t, p, few); });
   });
 }
 

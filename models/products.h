@@ -35,19 +35,20 @@ static inline void store(float* at, Vector values, int64_t count) {
 }
 static inline Vector larger(Vector x, Vector y) { return x < y ? y : x; }  // NaN in x stays NaN
 
+template <int64_t V>
+using Vectors = std::integral_constant<int64_t, V>;
+
 // Calls at(V, p, few) for all pixels: V vectors of them from p on, at most MOST, or for V = 0 the first
 // `few` of one.
-template <int64_t V>
-using Count = std::integral_constant<int64_t, V>;
 template <int64_t MOST, typename At>
 static inline void for_vectors(int64_t pixels, At at) {
   int64_t p = 0;
-  for (; p + MOST * LANES <= pixels; p += MOST * LANES) at(Count<MOST>(), p, LANES);
-  if (MOST > 2 && p + 2 * LANES <= pixels) at(Count<2>(), p, LANES), p += 2 * LANES;
-  if (p + LANES <= pixels) at(Count<1>(), p, LANES), p += LANES;
+  for (; p + MOST * LANES <= pixels; p += MOST * LANES) at(Vectors<MOST>(), p, LANES);
+  if (MOST > 2 && p + 2 * LANES <= pixels) at(Vectors<2>(), p, LANES), p += 2 * LANES;
+  if (p + LANES <= pixels) at(Vectors<1>(), p, LANES), p += LANES;
   if (p == pixels) return;
-  if (pixels < LANES) at(Count<0>(), 0, pixels);
-  else at(Count<1>(), pixels - LANES, LANES);  // some of them once more
+  if (pixels < LANES) at(Vectors<0>(), 0, pixels);
+  else at(Vectors<1>(), pixels - LANES, LANES);  // some of them once more
 }
 
 // Room for so many numbers, the thread's own: several may work at a time.
@@ -67,16 +68,18 @@ struct Factors {
   const int64_t* offsets;  // [taps], of a tap's pixels from x of its batch
 };
 
-// A product, by its factors: out[b][o][p] = bias[b][o] + sum over k of weights[b][o][k] *
-// x[b][offsets[k] + p], the sum over the taps of all factors; perhaps rectified. Or the largest of every
-// 2 x 2 pixels of an array, the x of the factors with offsets of the outputs, in rows of `taps` pixels. Or
-// a convolution along time, which the batches are: of three taps, or of two on the changes from two frames
-// before to a frame and from there to two behind. x begins one or two frames before out, weights are
-// [images][blocks of ROWS outputs][taps][ROWS], and weights_step goes from an image to the next.
-enum Kind : int64_t { PRODUCT, POOLING, THREE_TAPS, CHANGES };
+// PRODUCT, by its factors: out[b][o][p] = bias[b][o] + sum over k of weights[b][o][k] *
+// x[b][offsets[k] + p], the sum over the taps of all factors.
+// THREE_TAPS: a convolution along time, which the batches are, of x from a frame before out to one behind
+// it. Weights are [images][blocks of ROWS outputs][taps][ROWS] (see temporal.h), weights_step goes from an
+// image to the next, the bias is the same for all frames.
+// CHANGES: the same by two taps on the changes from two frames before to a frame and from there to two
+// behind, of x from two frames before out to two behind it.
+// POOLING: the largest of every 2 x 2 pixels of x, rows of so many columns; offsets are those of outputs.
+enum Kind : int64_t { PRODUCT, THREE_TAPS, CHANGES, POOLING };
 
 struct Step {
-  int64_t kind, batches, outputs, pixels;
+  int64_t kind, batches, outputs, pixels, columns;
   float* out;
   int64_t out_step, out_row;  // from a batch and from an output to the next
   const float* bias;  // [batches or 1][outputs], or null
@@ -108,13 +111,14 @@ static inline Vector finished(const Step& step, Vector sum, const float* bias) {
 template <int64_t V>
 static void block(const Step& step, int64_t b, int64_t o, int64_t p, int64_t few) {
   constexpr int64_t COUNT = V ? V : 1;
+  if (V) few = LANES;  // known to the compiler
   Vector sums[ROWS][COUNT] = {};
   for (int64_t i = 0; i < step.count; i++) {
     const Factors& factors = step.factors[i];
     const float* weights = factors.weights + b * factors.weights_step + o * factors.taps;
     const float* x = factors.x + b * factors.x_step + p;
     auto at = [&](int64_t k) { return x + factors.offsets[k]; };
-    add_products(sums, factors.taps, weights, at, V ? LANES : few);
+    add_products(sums, factors.taps, weights, at, few);
   }
   const float* bias = step.bias ? step.bias + b * step.bias_step + o : nullptr;
   float* out = step.out + b * step.out_step + o * step.out_row + p;

@@ -76,7 +76,7 @@ def make_struct(name: str, fields: str, **others: type) -> type[ctypes.Structure
 FactorsStruct = make_struct("Factors", "taps *weights weights_step *x x_step *offsets")
 StepStruct = make_struct(
     "Step",
-    "kind batches outputs pixels *out out_step out_row *bias bias_step rectified count",
+    "kind batches outputs pixels columns *out out_step out_row *bias bias_step rectified count",
     factors=FactorsStruct * 2,
 )
 MapStruct = make_struct("Map", "*x columns *first *share")
@@ -85,7 +85,7 @@ EndStruct = make_struct(
     "channels frames rows columns *sum *weights *bias *out out_frame out_row count",
     maps=MapStruct * 2,
 )
-PRODUCT, POOLING, THREE_TAPS, CHANGES = range(4)
+PRODUCT, THREE_TAPS, CHANGES, POOLING = range(4)
 
 
 def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
@@ -105,13 +105,13 @@ class Weights:
 
     def __init__(self, matrix: torch.Tensor):
         matrix = without_tiny(matrix).float()
+        self.outputs = matrix.shape[-2]
         self.kept = matrix.ne(0).flatten(0, -2).any(dim=0)  # taps that have any weight
         self.blocks = in_blocks(matrix[..., self.kept])
         self.step = self.blocks[0].numel() if matrix.dim() == 3 else 0
 
     def factors(self, x: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
         """The struct, and an array that has to live as long."""
-        assert not self.step or len(self.blocks) == len(x)
         return self.at(x, x.stride(1) * torch.arange(x.shape[1]))
 
     def at(self, x: torch.Tensor, offsets: torch.Tensor) -> tuple[FactorsStruct, torch.Tensor]:
@@ -128,8 +128,9 @@ class Weights:
 def temporal_images(kernel: torch.Tensor) -> torch.Tensor:
     """A kernel [O, C, k, ...] of 3 or 2 taps along time as temporal.h wants it: [n, O, C, ...]
     for four frames by n = k + 3 products."""
-    _, G, B = toom_cook(4, kernel.shape[2], points=(1, -1, 2, -2, 0))
-    leading = torch.cat([B[:-1, -2], B[-1:, -1]])  # of every image, 1 there
+    _, G, B = toom_cook(4, kernel.shape[2], points=(1, -1, 0.5, -0.5, 0))
+    # There the last frame of every image counts once; the kernel takes what that leaves out.
+    leading = torch.cat([B[:-1, -2], B[-1:, -1]])
     return torch.einsum("nk,ock...->noc...", (leading[:, None] * G).to(kernel), kernel)
 
 
@@ -137,7 +138,7 @@ class TemporalTaps(Weights):
     """A kernel [O, C, k] of a convolution along time of three or two taps, by fewer products."""
 
     def __init__(self, kernel: torch.Tensor):
-        self.count = kernel.shape[2]
+        self.taps = kernel.shape[2]
         super().__init__(temporal_images(kernel))
 
 
@@ -158,12 +159,13 @@ def step(
     """A step of any kind, from `factors` with what has to live as long, to out [B, O, P]; a product
     with a bias [O, 1] or [B, O, 1] and rectified."""
     assert fits(out)
-    struct = StepStruct(kind, len(out), *out.shape[1:], out.data_ptr(), *out.stride()[:2])
+    struct = StepStruct(kind, len(out), *out.shape[1:])
+    struct.out, struct.out_step, struct.out_row = out.data_ptr(), *out.stride()[:2]
     struct.count, struct.factors = len(factors), tuple(one for one, _ in factors)
     struct.rectified = rectify
     if bias is not None:
         assert bias.shape in ((out.shape[1], 1), (*out.shape[:2], 1))
-        bias = bias.float().contiguous()
+        bias = without_tiny(bias).float().contiguous()
         struct.bias, struct.bias_step = bias.data_ptr(), out.shape[1] if bias.dim() == 3 else 0
     return Step(struct, [out, factors, bias])
 
@@ -172,10 +174,14 @@ def product(
     out: torch.Tensor,
     *factors: tuple[Weights, torch.Tensor],
     bias: torch.Tensor | None = None,
-    rectify: bool = True,
+    rectify: bool = False,
 ) -> Step:
     """The sum of the products of all factors and of a bias [O, 1] or [B, O, 1], to out [B, O, P],
     rectified or not. Arrays are fp32 views whose last axis is contiguous."""
+    for weights, x in factors:
+        assert weights.outputs == out.shape[1]
+        assert not weights.step or len(weights.blocks) == len(x)
+        assert (len(x), x.shape[2]) == (len(out), out.shape[2])
     made = step(PRODUCT, out, [weights.factors(x) for weights, x in factors], bias, rectify)
     made.alive.append(factors)
     return made
@@ -184,9 +190,11 @@ def product(
 def convolution(out: torch.Tensor, taps: TemporalTaps, x: torch.Tensor, bias: torch.Tensor) -> Step:
     """Along time, plus a bias [O, 1], to out [T, O, P], rectified: three taps on x [T + 2, C, P] or
     two on the changes of x [T + 4, C, P] from frame to next frame but one."""
-    kind, ends = (THREE_TAPS, 1) if taps.count == 3 else (CHANGES, 2)
+    kind, ends = (THREE_TAPS, 1) if taps.taps == 3 else (CHANGES, 2)
     assert (len(x), x.shape[2]) == (len(out) + 2 * ends, out.shape[2])
-    struct, offsets = taps.at(x, x.stride(1) * torch.arange(x.shape[1]))
+    assert taps.outputs == out.shape[1]
+    assert bias.shape == (taps.outputs, 1)
+    struct, offsets = taps.factors(x)
     return step(kind, out, [(struct, (taps, offsets, x))], bias, rectify=True)
 
 
@@ -198,5 +206,7 @@ def pooling(out: torch.Tensor, x: torch.Tensor, columns: int) -> Step:
     assert x.shape[2] % (2 * columns) == 0
     assert fits(x)
     offsets = x.stride(1) * torch.arange(x.shape[1])
-    struct = FactorsStruct(columns, x=x.data_ptr(), x_step=x.stride(0), offsets=offsets.data_ptr())
-    return step(POOLING, out, [(struct, (x, offsets))])
+    struct = FactorsStruct(x=x.data_ptr(), x_step=x.stride(0), offsets=offsets.data_ptr())
+    made = step(POOLING, out, [(struct, (x, offsets))])
+    made.struct.columns = columns
+    return made

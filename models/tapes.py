@@ -52,7 +52,7 @@ class Tape:
         self.steps.append(partial(operation, *arguments, out=out))
 
     def multiply(
-        self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = True
+        self, out: torch.Tensor, *factors: Factors, bias: Bias = None, rectify: bool = False
     ) -> None:
         """The sum of the products of all factors and of a bias [O, 1] or [B, O, 1], to out
         [B, O, P], rectified or not."""
@@ -73,7 +73,7 @@ class Tape:
         """Along time by a kernel [O, C, 3], x [T + 2, C, P] contiguous, plus a bias [O, 1], to out
         [T, O, P], rectified."""
         matrix = kernel.transpose(1, 2).flatten(1)
-        self.multiply(out, (matrix, self.neighbours(x, 3)), bias=bias)
+        self.multiply(out, (matrix, self.neighbours(x, 3)), bias=bias, rectify=True)
 
     def convolve_changes(
         self, out: torch.Tensor, taps: torch.Tensor, x: torch.Tensor, bias: torch.Tensor
@@ -84,7 +84,7 @@ class Tape:
         self.do(torch.sub, x[2:], x[:-2], out=change)
         first, last = taps.unbind(2)
         matrix = torch.cat([first, torch.zeros_like(first), last], dim=1)
-        self.multiply(out, (matrix, self.neighbours(change, 3)), bias=bias)
+        self.multiply(out, (matrix, self.neighbours(change, 3)), bias=bias, rectify=True)
 
     def mix(
         self,
@@ -92,7 +92,7 @@ class Tape:
         matrix: torch.Tensor,
         x: torch.Tensor,
         bias: Bias = None,
-        rectify: bool = True,
+        rectify: bool = False,
     ) -> None:
         """Matrix [O, C] times x [C, T, P] plus bias [O, 1], to out [O, T, P], rectified or not."""
         out, x = self.in_batches(out), self.in_batches(x)

@@ -56,9 +56,11 @@ def test_rows_are_those_of_the_convolution(data):
     if mixes:
         mixed, others = size(18), size(18)
         matrices = [torch.randn(mixed, n, dtype=torch.float64) for n in (O, others)]
-        other, mix = torch.randn(T, others, rows, w), Mix(*matrices, bias=torch.zeros(mixed))
+        other, own = torch.randn(T, others, rows, w), torch.randn(mixed)
+        mix = Mix(*matrices, own)
         arrays = zip(matrices, (expected, other.double()), strict=True)
-        expected = sum(torch.einsum("oc,tchw->tohw", *pair) for pair in arrays).clamp_min(0)
+        expected = sum(torch.einsum("oc,tchw->tohw", *pair) for pair in arrays)
+        expected = (expected + own[:, None, None]).relu()
         seen = ring(other, first + shift, rows + 2)
     whole = torch.full((T, expected.shape[1] + 1, places, w + 2), 7.0)
     out, x = whole[:, :-1, :, 1:-1], ring(x, first, rows + 2 * d + size(4))

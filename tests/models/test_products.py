@@ -59,7 +59,7 @@ def test_products_are_those_of_torch(data):
 def test_products_of_neighbouring_frames(tape):
     x, matrix = torch.randn(9, 4, 50), torch.randn(8, 12, dtype=torch.float64)
     out = torch.empty(7, 8, 50)
-    tape.multiply(out, (matrix, tape.neighbours(x, 3)), rectify=False)
+    tape.multiply(out, (matrix, tape.neighbours(x, 3)))
     tape.run()
     close(out, F.conv1d(x.double().permute(2, 1, 0), matrix.view(8, 3, 4).mT).permute(2, 1, 0))
 
@@ -67,8 +67,8 @@ def test_products_of_neighbouring_frames(tape):
 def test_channels_are_mixed_at_every_frame(tape):
     x, matrix, bias = torch.randn(5, 7, 33), torch.randn(3, 5).double(), torch.randn(3, 1)
     out, rectified = torch.empty(2, 3, 7, 33)
-    tape.mix(out, matrix, x, bias, rectify=False)
-    tape.mix(rectified, matrix, x)
+    tape.mix(out, matrix, x, bias)
+    tape.mix(rectified, matrix, x, rectify=True)
     tape.run()
     expected = torch.einsum("oc,ctp->otp", matrix, x.double())
     close(out, expected + bias.double()[..., None])
@@ -79,12 +79,16 @@ def test_channels_are_mixed_at_every_frame(tape):
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 3), (1, 16), (3, 70)])
 def test_pooling(kind, h, w):
     tape = kind(torch.float32, CPU)
-    x, out = torch.randn(3, 5, 2 * h, 2 * w), torch.empty(3, 5, h * w)
-    x[0, 0, torch.randint(2 * h, (1,)), torch.randint(2 * w, (1,))] = torch.nan
-    expected = F.max_pool2d(x, 2)
-    tape.pool(out, x.clone().flatten(2), 2 * w)
+    x = torch.randn(4, 6, 4 * h * w + 3)[1:, :-1, 2:-1]
+    x[0, 0, torch.randint(4 * h * w, (1,))] = torch.nan
+    whole = torch.full((3, 7, h * w + 2), 7.0)
+    out = whole[:, 1:-1, 1:-1]
+    expected = F.max_pool2d(x.unflatten(2, (2 * h, 2 * w)), 2).flatten(2)
+    tape.pool(out, x, 2 * w)
     tape.run()
-    torch.testing.assert_close(out, expected.flatten(2), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0, equal_nan=True)
+    out.fill_(7)
+    assert whole.eq(7).all()  # nothing else was written
 
 
 @given(data=st.data())
@@ -92,10 +96,11 @@ def test_convolutions_along_time(data):
     def size(most):
         return data.draw(st.integers(1, most))
 
+    torch.manual_seed(0)
     tape, simple = (kind(torch.float32, CPU) for kind in (ProductTape, Tape))
     T, O, C, P, k = size(17), size(20), size(9), size(120), size(2) + 1  # noqa: E741
     kernel, bias = torch.randn(O, C, k, dtype=torch.float64), torch.randn(O, 1)
-    kernel[:, torch.rand(C) < 0.3] = 0
+    kernel[:, : data.draw(st.integers(0, C))] = 0  # taps without weight are left out
     x = torch.randn(T + 2 if k == 3 else T + 4, C, P)
     whole, expected = torch.full((T, O + 2, P + 2), 7.0), torch.empty(T, O, P)
     out = whole[:, 1:-1, 1:-1]
@@ -121,6 +126,47 @@ def test_nan_stays_nan_in_a_convolution(tape, k):
     assert out[[0, 2, 4] if k == 2 else [1, 2, 3], :, 5].isnan().all()
     assert not out[..., :5].isnan().any()
     assert not out[..., 6:].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "bias", "out"),
+    [
+        ((6, 4, 32), (40, 4, 3), (40, 1), (4, 3, 32)),
+        ((6, 4, 32), (3, 4, 3), (4, 3, 1), (4, 3, 32)),
+        ((6, 4, 32), (3, 4, 3), (3, 1), (5, 3, 32)),
+        ((6, 4, 32), (3, 4, 3), (3, 1), (4, 3, 33)),
+        ((6, 5, 32), (3, 4, 3), (3, 1), (4, 3, 32)),
+        ((6, 4, 32), (3, 4, 2), (3, 1), (4, 3, 32)),
+    ],
+)
+def test_convolutions_that_do_not_fit_are_refused(tape, x, kernel, bias, out):
+    """They would be read or written out of bounds."""
+    arrays = torch.empty(out), torch.ones(kernel), torch.empty(x), torch.zeros(bias)
+    with pytest.raises((AssertionError, IndexError)):
+        tape.convolve(*arrays)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "x", "out"),
+    [
+        ((5, 4), (2, 4, 32), (2, 6, 32)),
+        ((5, 4), (3, 4, 32), (2, 5, 32)),
+        ((5, 4), (2, 4, 31), (2, 5, 32)),
+        ((3, 5, 4), (2, 4, 32), (2, 5, 32)),
+    ],
+)
+def test_products_that_do_not_fit_are_refused(tape, matrix, x, out):
+    with pytest.raises(AssertionError):
+        tape.multiply(torch.empty(out), (torch.ones(matrix), torch.empty(x)))
+
+
+@pytest.mark.parametrize(
+    ("x", "columns", "out"),
+    [((2, 3, 32), 8, (2, 3, 9)), ((2, 3, 36), 9, (2, 3, 9)), ((2, 3, 24), 8, (2, 3, 6))],
+)
+def test_poolings_that_do_not_fit_are_refused(tape, x, columns, out):
+    with pytest.raises(AssertionError):
+        tape.pool(torch.empty(out), torch.empty(x), columns)
 
 
 def test_nan_stays_nan(tape):
