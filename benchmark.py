@@ -44,7 +44,7 @@ from utils.logs import progress
 from utils.memory import peak_memory, resident_memory, start_of_peak
 from utils.options import Parser, add_device, folder, number_above, one_of
 from utils.plots import plot_memory
-from utils.processes import end_with_main
+from utils.processes import deaf_from_birth, end_with_main
 from utils.reports import text_table, versions
 from utils.runs import find_run
 
@@ -108,6 +108,8 @@ def serve(connection: Connection, path: str, setting: Setting) -> None:
         while (question := connection.recv()) != "end":
             with torch.no_grad():
                 connection.send(answers[question]())
+    except (EOFError, ConnectionError):  # the main process has gone
+        return
     except Exception as error:  # whatever it is, the main process is to say it
         connection.send(InputError(f"path {path!r}: {explain(error)[0].removeprefix('error: ')}"))
 
@@ -165,7 +167,8 @@ def start_paths(setting: Setting, paths: list[str]) -> dict[str, Connection]:
     lines = {}
     for path in paths:
         lines[path], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, path, setting), daemon=True).start()
+        with deaf_from_birth():
+            context.Process(target=serve, args=(theirs, path, setting), daemon=True).start()
         theirs.close()
         ask(lines[path], path)
     return lines

@@ -97,9 +97,13 @@ class Source:
             return None, str(item)
         where = f"{self.place}: frame {number}"
         if item.dtype not in (np.uint8, np.uint16):
-            item = item.astype(np.float32)
-            if not np.isfinite(item.sum(dtype=np.float64)):
-                return None, f"{where} holds NaN or infinity"
+            with np.errstate(over="ignore"):
+                levels = item.astype(np.float32)
+            if not np.isfinite(levels.sum(dtype=np.float64)):
+                known = np.isfinite(item).all()
+                what = "numbers too large for fp32" if known else "NaN or infinity"
+                return None, f"{where} holds {what}"
+            item = levels
         if last is not None and item.shape != last.shape:
             before = size_text(last.shape)
             return None, f"{where} is {size_text(item.shape)} pixels, those before are {before}"

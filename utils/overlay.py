@@ -30,9 +30,9 @@ UNSURE = (150, 150, 150)
 
 def display_range(frame: np.ndarray) -> tuple[float, float]:
     """Grey levels to show as black and as white: percentiles 0.5 and 99.8, 1 apart at least (in a
-    frame of floats, any distance apart)."""
+    frame of floats, any distance apart that fp32 tells)."""
     low, high = np.percentile(frame, (0.5, 99.8))
-    least = 1.0 if frame.dtype.kind in "ui" else 1e-6
+    least = 1.0 if frame.dtype.kind in "ui" else 1e-6 * max(1, abs(low))
     return float(low), float(max(high, low + least))
 
 

@@ -33,6 +33,16 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
             raise
 
 
+@contextmanager
+def deaf_from_birth() -> Iterator[None]:
+    """Processes started inside never hear Ctrl-C, not even while they import."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def end_with_main() -> None:
     """In a worker process: end when the main process does, even if that is killed outright."""
     leave_signals_to_main()

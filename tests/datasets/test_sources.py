@@ -158,8 +158,8 @@ def damage(folder, frames, fault):
     elif fault == "depth":
         write_image(third, (frames[2] // 256).astype(np.uint8))
     else:
-        floats = frames.astype(np.float32)
-        floats[2, 3, 4] = {"NaN": np.nan, "infinity": np.inf}[fault]
+        floats = frames.astype(np.float64 if fault == "large" else np.float32)
+        floats[2, 3, 4] = {"NaN": np.nan, "infinity": np.inf, "large": 1e300}[fault]
         path = save(folder / "clip.npy", floats)
     return path
 
@@ -172,6 +172,7 @@ def damage(folder, frames, fault):
         ("depth", "frame 3 is uint8, those before are uint16"),
         ("NaN", "frame 3 holds NaN or infinity"),
         ("infinity", "frame 3 holds NaN or infinity"),
+        ("large", "frame 3 holds numbers too large for fp32"),
     ],
 )
 def test_a_bad_frame_is_named_or_the_one_before_stands_in(tmp_path, frames, fault, message):

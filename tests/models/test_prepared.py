@@ -105,16 +105,18 @@ class TestEveryNetwork:
 
     @forms
     @torch.no_grad()
-    def test_errors_of_many_networks_are_not_twice_the_plain_modules(self, name, compiled):
-        squares = 0
-        for seed in range(12):
+    def test_errors_are_those_of_the_plain_module(self, name, compiled):
+        """Of many networks, in the geometric mean: no single one decides."""
+        ratios = []
+        for seed in range(24):
             torch.manual_seed(seed)
             network, frames = trained(name, 8), torch.randn(8, 9, 10)
             exact = copy.deepcopy(network).double()(frames.double()[None, None])[0].sigmoid()
             both = prepare(network, compiled=compiled)(frames), network(frames[None, None])[0]
             errors = torch.stack([logits.double().sigmoid() - exact for logits in both])
-            squares = squares + errors.square().mean((1, 2, 3))
-        assert squares[0] <= 4 * squares[1]
+            prepared, plain = errors.square().mean((1, 2, 3)).sqrt()
+            ratios.append(prepared / plain)
+        assert torch.stack(ratios).log().mean().exp() <= 1.3
 
     @forms
     @pytest.mark.parametrize("size", [(8, 9), (9, 10), (10, 11), (11, 8)])

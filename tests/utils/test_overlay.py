@@ -10,6 +10,7 @@ from utils.overlay import (
     STRIP,
     Overlay,
     choose_cells,
+    display_range,
     letterbox,
     overlay_size,
     thumbnail,
@@ -124,3 +125,10 @@ def test_a_contact_sheet_has_rows_of_four(tmp_path, count, size):
         y, x = i // 4 * 240, i % 4 * 480
         assert (sheet[y : y + 240, x : x + 480] == 10 * (i + 1)).all()
     assert sheet.sum() == sum(10 * (i + 1) for i in range(count)) * 240 * 480 * 3
+
+
+@pytest.mark.parametrize("level", [0, 100, -1e20, 1e30])
+def test_a_frame_of_one_level_is_black(level):
+    frame = np.full((6, 8), level, np.float32)
+    picture, *_ = letterbox(frame, display_range(frame), (6, 8))
+    assert not picture.any()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.golden import REPOSITORY
-from utils.processes import in_processes
+from utils.processes import deaf_from_birth, in_processes
 
 
 def double(number):
@@ -63,3 +63,15 @@ def _runs(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_processes_are_born_deaf_to_ctrl_c_where_it_is_asked_for():
+    asks = "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with deaf_from_birth():
+            done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.stdout == "True\n"
