@@ -17,6 +17,7 @@ streams so many random frames through the detector instead, and draws the memory
 import argparse
 import multiprocessing
 import time
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -164,6 +165,7 @@ def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
 def start_paths(setting: Setting, paths: list[str]) -> dict[str, Connection]:
     """A process for every path; the lines to them, once they are ready."""
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()
     lines = {}
     for path in paths:
         lines[path], theirs = context.Pipe()

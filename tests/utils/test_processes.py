@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -27,6 +28,42 @@ def test_results_come_in_order(workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_comes_through(workers):
     with pytest.raises(ValueError, match="seven"), in_processes(double, range(9), workers) as made:
+        list(made)
+    assert not multiprocessing.active_children()
+
+
+def half_as_bytes(number):
+    """More than a pipe holds, so that it is often on its way when another one fails."""
+    if number % 2:
+        raise ValueError("odd")
+    return bytes(300_000)
+
+
+def test_an_error_while_another_result_is_on_its_way():
+    for _ in range(20):
+        with pytest.raises(ValueError, match="odd") as caught:  # noqa: SIM117
+            with in_processes(half_as_bytes, range(4), 2) as made:
+                list(made)
+    assert "half_as_bytes" in caught.value.__notes__[0]  # the worker's traceback, for --debug
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(9, "killed: did the memory run out"), (15, "ended with SIGTERM")]
+)
+def test_a_killed_worker_is_an_error(number, message):
+    with in_processes(half_as_bytes, [0, 0, 0], 2) as made:
+        next(made)  # the next ones do not fit their pipes
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, number)
+        with pytest.raises(RuntimeError, match=message):
+            list(made)
+
+
+def test_a_worker_that_ends_by_itself_is_an_error():
+    with (
+        pytest.raises(RuntimeError, match="ended with status 3"),
+        in_processes(os._exit, [3, 3], 2) as made,
+    ):
         list(made)
 
 
@@ -66,12 +103,15 @@ def _runs(pid: int) -> bool:
 
 
 def test_processes_are_born_deaf_to_ctrl_c_where_it_is_asked_for():
-    asks = "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append("late"))
     try:
         with deaf_from_birth():
             done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            signal.raise_signal(signal.SIGINT)
+            heard.append("inside")
     finally:
         signal.signal(signal.SIGINT, before)
+    assert heard == ["inside", "late"]
     assert done.stdout == "True\n"
