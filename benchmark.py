@@ -45,7 +45,7 @@ from utils.logs import progress
 from utils.memory import peak_memory, resident_memory, start_of_peak
 from utils.options import Parser, add_device, folder, number_above, one_of
 from utils.plots import plot_memory
-from utils.processes import deaf_from_birth, end_with_main
+from utils.processes import end_with_main, signals_held
 from utils.reports import text_table, versions
 from utils.runs import find_run
 
@@ -169,7 +169,7 @@ def start_paths(setting: Setting, paths: list[str]) -> dict[str, Connection]:
     lines = {}
     for path in paths:
         lines[path], theirs = context.Pipe()
-        with deaf_from_birth():
+        with signals_held():
             context.Process(target=serve, args=(theirs, path, setting), daemon=True).start()
         theirs.close()
         ask(lines[path], path)

@@ -49,7 +49,11 @@ def read_instances(path: Path) -> np.ndarray:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write grey levels [H, W], uint8 or uint16, in the format of the suffix."""
-    path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())
+    try:
+        path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())
+    except OSError as error:
+        error.filename = str(path)  # a full disk does not say where
+        raise
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 
@@ -55,6 +56,7 @@ def run_main(monkeypatch, capsys):
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         status = 0
         try:
             run_command(main)
@@ -62,6 +64,8 @@ def run_main(monkeypatch, capsys):
             status = end.code
         finally:
             torch.set_flush_denormal(False)  # commands set it, hypothesis wants it unset
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

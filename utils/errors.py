@@ -58,6 +58,8 @@ def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
         sys.stderr.close()  # the reader of our output went away; nobody is left to tell
         sys.exit(1)
     except (Exception, KeyboardInterrupt) as error:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one just ends it, without a word
+            signal.signal(number, signal.SIG_DFL)
         if debug:
             traceback.print_exc()
         line, status = explain(error, terminated=bool(received))
@@ -82,6 +84,7 @@ def explain(error: BaseException, terminated: bool = False) -> tuple[str, int]:
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            name = f"{error.filename2}: " if error.filename2 else name  # a copy's second is written
             return f"error: {name}{error.strerror}: free some space, then run again", 1
         return f"error: {name}{error.strerror or text}", 2
     if isinstance(error, MemoryError) or "out of memory" in text.lower():

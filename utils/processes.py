@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -16,8 +17,8 @@ from utils.errors import leave_signals_to_main
 def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iterator]:
     """An iterator over make(item) for every item, in order, by `workers` processes (1: this one).
 
-    On an error or Ctrl-C the processes are ended at once; they end too when this one is killed.
-    RuntimeError where one of them is killed.
+    After an error, the first in order, no item is begun; Ctrl-C ends the processes at once, and
+    they end too when this one is killed. RuntimeError where one of them is killed.
     """
     if workers < 2 or len(items) < 2:
         yield map(make, items)
@@ -26,32 +27,48 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
     # queue of concurrent.futures, all would wait for the other half.
     team = {}
     try:
-        for _ in range(min(workers, len(items))):
-            line, theirs = multiprocessing.Pipe()
-            process = multiprocessing.Process(target=_work, args=(theirs, make, items), daemon=True)
-            with deaf_from_birth():
+        with signals_held():
+            for _ in range(min(workers, len(items))):
+                line, theirs = multiprocessing.Pipe()
+                process = multiprocessing.Process(
+                    target=_work, args=(theirs, make, items), daemon=True
+                )
                 process.start()
-            theirs.close()
-            team[line] = process
+                theirs.close()  # or the end of the process would not be seen on the line
+                team[line] = process
         yield _results(team, len(items))
     finally:
-        for line, process in team.items():
-            process.kill()
-            process.join()
-            line.close()
+        with signals_held():
+            for process in team.values():
+                process.kill()
+            for line, process in team.items():
+                process.join()
+                process.close()
+                line.close()
 
 
 def _work(line: Connection, make: Callable, items: Sequence) -> None:
-    """In a worker process: answer indices with (index, result, error)."""
+    """In a worker process: answer indices with (index, result, error), pickled."""
     end_with_main()
     while True:
         index = line.recv()
         try:
-            answer = index, make(items[index]), None
+            answer = pickle.dumps((index, make(items[index]), None))
         except Exception as error:  # whatever it is, the main process is to say it
             error.add_note(traceback.format_exc())
-            answer = index, None, error
-        line.send(answer)
+            answer = pickle.dumps((index, None, _portable(error)))
+        line.send_bytes(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or a RuntimeError of its text where it does not come through a pickle whole."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class makes of it
+        notes = error.__notes__
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.__notes__ = notes
+    return error
 
 
 def _results(team: dict[Connection, multiprocessing.Process], count: int) -> Iterator:
@@ -61,18 +78,22 @@ def _results(team: dict[Connection, multiprocessing.Process], count: int) -> Ite
     answers = {}
     for turn in range(count):
         while turn not in answers:
+            received = []
             try:
                 for line, index in zip(free, indices, strict=False):
                     line.send(index)
                 free = wait(team)
                 for line in free:
-                    index, result, error = line.recv()
-                    answers[index] = result, error
+                    received.append(line.recv_bytes())
             except (EOFError, OSError):
                 team[line].join()
                 raise RuntimeError(_how_it_ended(team[line].exitcode)) from None
+            for index, result, error in map(pickle.loads, received):
+                answers[index] = result, error
+                if error is not None:
+                    indices = iter(())  # what was begun before it is waited for, no more is begun
         result, error = answers.pop(turn)
-        if error:
+        if error is not None:
             raise error
         yield result
 
@@ -80,22 +101,33 @@ def _results(team: dict[Connection, multiprocessing.Process], count: int) -> Ite
 def _how_it_ended(status: int) -> str:
     if status == -signal.SIGKILL:
         return "a worker process was killed: did the memory run out?"
-    how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+    how = f"status {status}" if status >= 0 else f"signal {-status}"
     return f"a worker process ended with {how}"
 
 
 @contextmanager
-def deaf_from_birth() -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C, not even while they import; this one does later.
+def signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block; to be called in the main thread.
 
-    Python's resource tracker lets Ctrl-C through when it starts, as it does with the first process
-    of the kind `spawn`: start it before.
+    Processes started inside never hear Ctrl-C, not even while they import. Python's resource
+    tracker lets it through when it starts, as it does with the first process of the kind `spawn`:
+    start it before.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    # For the processes; it does not do for this one, as libraries have threads that hear for it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def end_with_main() -> None:

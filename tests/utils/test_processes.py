@@ -3,12 +3,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tests.golden import REPOSITORY
-from utils.processes import deaf_from_birth, in_processes
+from utils.processes import in_processes, signals_held
 
 
 def double(number):
@@ -47,14 +48,64 @@ def test_an_error_while_another_result_is_on_its_way():
     assert "half_as_bytes" in caught.value.__notes__[0]  # the worker's traceback, for --debug
 
 
+def begin(path):
+    """The second fails while the first waits whether the last is begun."""
+    path.touch()
+    if path.name == "1":
+        raise ValueError("one")
+    for _ in range(50 if path.name == "0" else 2):
+        if not path.with_name("9").exists():
+            time.sleep(0.02)
+
+
+def test_no_item_is_begun_after_an_error(tmp_path):
+    paths = [tmp_path / str(i) for i in range(10)]
+    with pytest.raises(ValueError, match="one"), in_processes(begin, paths, 2) as made:
+        list(made)
+    assert not paths[9].exists()
+
+
+class NeedsTwo(Exception):
+    """Comes out of a pickle with an error of its own."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+class FailsHere:
+    """Goes into a pickle and fails to come out of it, as a missing file would."""
+
+    def __reduce__(self):
+        return open, ("/no/such/file",)
+
+
+def awkward(kind):
+    if kind == "error":
+        raise NeedsTwo("one", "two")
+    return FailsHere() if kind == "result" else threading.Lock()
+
+
 @pytest.mark.parametrize(
-    ("number", "message"), [(9, "killed: did the memory run out"), (15, "ended with SIGTERM")]
+    ("kind", "expected", "message"),
+    [
+        ("error", RuntimeError, "NeedsTwo: one and two"),
+        ("result", FileNotFoundError, "/no/such/file"),
+        ("lock", TypeError, "cannot pickle"),
+    ],
+)
+def test_what_does_not_come_through_a_pickle_is_an_error(kind, expected, message):
+    with pytest.raises(expected, match=message), in_processes(awkward, [kind] * 2, 2) as made:
+        list(made)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(9, "killed: did the memory run out"), (40, "ended with signal 40")]
 )
 def test_a_killed_worker_is_an_error(number, message):
     with in_processes(half_as_bytes, [0, 0, 0], 2) as made:
         next(made)  # the next ones do not fit their pipes
-        for worker in multiprocessing.active_children():
-            os.kill(worker.pid, number)
+        workers = sorted(multiprocessing.active_children(), key=lambda worker: worker.pid)
+        os.kill(workers[-1].pid, number)
         with pytest.raises(RuntimeError, match=message):
             list(made)
 
@@ -65,6 +116,25 @@ def test_a_worker_that_ends_by_itself_is_an_error():
         in_processes(os._exit, [3, 3], 2) as made,
     ):
         list(made)
+
+
+class Interrupted(multiprocessing.Process):
+    """Ctrl-C arrives as it is born, and again as its end is awaited."""
+
+    def start(self):
+        super().start()
+        signal.raise_signal(signal.SIGINT)
+
+    def join(self, timeout=None):
+        signal.raise_signal(signal.SIGINT)
+        super().join(timeout)
+
+
+def test_ctrl_c_leaves_no_process_behind(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "Process", Interrupted)
+    with pytest.raises(KeyboardInterrupt), in_processes(time.sleep, [60] * 3, 3) as made:
+        list(made)
+    assert not multiprocessing.active_children()
 
 
 SLEEPERS = """
@@ -102,16 +172,25 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_processes_are_born_deaf_to_ctrl_c_where_it_is_asked_for():
+def test_processes_started_while_signals_are_held_are_deaf_to_ctrl_c():
     asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    heard = []
-    before = signal.signal(signal.SIGINT, lambda *_: heard.append("late"))
-    try:
-        with deaf_from_birth():
-            done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
-            signal.raise_signal(signal.SIGINT)
-            heard.append("inside")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert heard == ["inside", "late"]
+    with signals_held():
+        done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_held(number):
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append("late"))
+    other = threading.Thread(target=time.sleep, args=(0.2,))  # not masked: it takes the signal
+    other.start()
+    try:
+        with signals_held():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            heard.append("inside")
+        assert heard == ["inside", "late"]
+    finally:
+        signal.signal(number, before)
+        other.join()
