@@ -6,6 +6,8 @@ but (seed, epoch, draw), so an epoch is the same whatever the number of worker p
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.augmentation import draw_turn
 from datasets.sequences import Sequence
 from utils.errors import InputError, leave_signals_to_main
+from utils.processes import signals_held
 
 DRAWS, CROPS = 1, 2  # tags that keep the streams of random numbers apart
 TARGET_SHARE = 0.75  # of the crops that could, this share is taken around a target
@@ -209,7 +212,22 @@ def load_batches(
     """
     step = parts * batch_size
     starts = range(part * batch_size, len(clips) // step * step, step)
-    return DataLoader(
+    return _Loader(
         clips, batch_sampler=[range(i, i + batch_size) for i in starts], collate_fn=clips.collate,
-        num_workers=workers, pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
+        num_workers=workers, pin_memory=pin_memory, worker_init_fn=_hear_main,
     )  # fmt: skip
+
+
+class _Loader(DataLoader):
+    """One whose processes are born whole, or not at all, whatever signal comes."""
+
+    def __iter__(self):
+        with signals_held():
+            return super().__iter__()
+
+
+def _hear_main(number: int) -> None:
+    """In a worker process: Ctrl-C is the main process' to handle, SIGTERM ends the worker."""
+    leave_signals_to_main()
+    # At the end of a worker with any other status, torch raises wherever the main process is.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -53,9 +54,14 @@ def _is_whole(path: Path) -> bool:
 
 
 def _compile(command: list[str], path: Path) -> None:
-    with written_whole(path) as new:
+    # Interrupted, a compiler leaves its files: they are to be in a folder of ours.
+    with written_whole(path) as new, tempfile.TemporaryDirectory() as scratch:
         try:
-            done = subprocess.run([*command, "-o", str(new)], capture_output=True)
+            done = subprocess.run(
+                [*command, "-o", str(new)],
+                capture_output=True,
+                env=os.environ | {"TMPDIR": scratch},
+            )
         except OSError as error:
             raise RuntimeError(f"{command[0]}: {error.strerror}") from None
         content = new.read_bytes()

@@ -7,7 +7,8 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 
 from utils.errors import leave_signals_to_main
@@ -17,8 +18,9 @@ from utils.errors import leave_signals_to_main
 def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iterator]:
     """An iterator over make(item) for every item, in order, by `workers` processes (1: this one).
 
-    After an error, the first in order, no item is begun; Ctrl-C ends the processes at once, and
-    they end too when this one is killed. RuntimeError where one of them is killed.
+    The first error in order is raised, and no item is begun once one has come. At Ctrl-C the
+    processes are ended at once; they end too when this one is killed. They start no processes of
+    their own. RuntimeError where one of them is killed.
     """
     if workers < 2 or len(items) < 2:
         yield map(make, items)
@@ -43,25 +45,28 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
                 process.kill()
             for line, process in team.items():
                 process.join()
-                process.close()
                 line.close()
 
 
 def _work(line: Connection, make: Callable, items: Sequence) -> None:
-    """In a worker process: answer indices with (index, result, error), pickled."""
+    """In a worker process: answer indices."""
     end_with_main()
     while True:
         index = line.recv()
-        try:
-            answer = pickle.dumps((index, make(items[index]), None))
-        except Exception as error:  # whatever it is, the main process is to say it
-            error.add_note(traceback.format_exc())
-            answer = pickle.dumps((index, None, _portable(error)))
-        line.send_bytes(answer)
+        line.send_bytes(_answer(make, items, index))
+
+
+def _answer(make: Callable, items: Sequence, index: int) -> bytes:
+    """(index, result, error), pickled."""
+    try:
+        return pickle.dumps((index, make(items[index]), None))
+    except Exception as error:  # whatever it is, the main process is to say it
+        error.add_note(traceback.format_exc())
+        return pickle.dumps((index, None, _portable(error)))
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or a RuntimeError of its text where it does not come through a pickle whole."""
+    """The error, or a RuntimeError of its text where it does not come through a pickle."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever its class makes of it
@@ -72,30 +77,51 @@ def _portable(error: Exception) -> Exception:
 
 
 def _results(team: dict[Connection, multiprocessing.Process], count: int) -> Iterator:
-    """What the processes make of items 0 to count - 1, in order; each is given one at a time."""
+    """What the processes make of items 0 to count - 1, in order.
+
+    Each is given one at a time. No result that has been handed out is held on to.
+    """
     indices = iter(range(count))
-    free = list(team)
     answers = {}
+    for line in team:
+        _give_next(line, team[line], indices)
     for turn in range(count):
-        while turn not in answers:
-            received = []
-            try:
-                for line, index in zip(free, indices, strict=False):
-                    line.send(index)
-                free = wait(team)
-                for line in free:
-                    received.append(line.recv_bytes())
-            except (EOFError, OSError):
-                team[line].join()
-                raise RuntimeError(_how_it_ended(team[line].exitcode)) from None
-            for index, result, error in map(pickle.loads, received):
-                answers[index] = result, error
-                if error is not None:
-                    indices = iter(())  # what was begun before it is waited for, no more is begun
-        result, error = answers.pop(turn)
+        while True:
+            for line in wait(team, timeout=0 if turn in answers else None):
+                if not _take(line, team[line], answers):
+                    indices = iter(())
+                _give_next(line, team[line], indices)
+            if turn in answers:
+                break
+        error = answers[turn][1]
         if error is not None:
             raise error
-        yield result
+        yield answers.pop(turn)[0]
+
+
+def _give_next(line: Connection, process: multiprocessing.Process, indices: Iterator[int]) -> None:
+    for index in islice(indices, 1):
+        with _death_told(process):
+            line.send(index)
+
+
+def _take(line: Connection, process: multiprocessing.Process, answers: dict) -> bool:
+    """Put an answer among `answers`, as (result, error) by index; whether it is a result."""
+    with _death_told(process):
+        content = line.recv_bytes()
+    index, result, error = pickle.loads(content)
+    answers[index] = result, error
+    return error is None
+
+
+@contextmanager
+def _death_told(process: multiprocessing.Process) -> Iterator[None]:
+    """RuntimeError where its line is used and the process is no more."""
+    try:
+        yield
+    except (EOFError, OSError):
+        process.join()
+        raise RuntimeError(_how_it_ended(process.exitcode)) from None
 
 
 def _how_it_ended(status: int) -> str:
@@ -107,27 +133,26 @@ def _how_it_ended(status: int) -> str:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of the block; to be called in the main thread.
+    """Ctrl-C and SIGTERM wait for the end of the block.
 
-    Processes started inside never hear Ctrl-C, not even while they import. Python's resource
-    tracker lets it through when it starts, as it does with the first process of the kind `spawn`:
-    start it before.
+    Processes started inside never hear Ctrl-C, not even while they import; nor SIGTERM, until they
+    `leave_signals_to_main`. And none is lost at a fork, where Python drops what a handler raises.
+    Python's resource tracker lets Ctrl-C through when it starts, as it does with the first process
+    of the kind `spawn`: start it before.
     """
+    numbers = (signal.SIGINT, signal.SIGTERM)
     held = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    # For the processes; it does not do for this one, as libraries have threads that hear for it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with ExitStack() as later:
+        later.callback(lambda: [signal.raise_signal(number) for number in held])
+        if threading.current_thread() is threading.main_thread():  # handlers run only there
+            for number in numbers:
+                later.callback(signal.signal, number, signal.getsignal(number))
+                signal.signal(number, lambda number, _: held.append(number))
+        # For the processes. Here libraries have threads that are not masked.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        later.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in held:
-            signal.raise_signal(number)
 
 
 def end_with_main() -> None:

@@ -5,11 +5,15 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.golden import REPOSITORY
-from utils.processes import in_processes, signals_held
+from utils.processes import end_with_main, in_processes, signals_held
 
 
 def double(number):
@@ -46,6 +50,20 @@ def test_an_error_while_another_result_is_on_its_way():
             with in_processes(half_as_bytes, range(4), 2) as made:
                 list(made)
     assert "half_as_bytes" in caught.value.__notes__[0]  # the worker's traceback, for --debug
+
+
+def test_workers_go_on_while_a_result_is_used(tmp_path):
+    paths = [tmp_path / str(i) for i in range(4)]
+    with in_processes(Path.touch, paths, 2) as made:
+        next(made)
+        while not paths[2].exists():
+            time.sleep(0.01)
+
+
+def test_no_result_is_held_on_to():
+    with in_processes(np.zeros, range(4), 2) as made:
+        first = weakref.ref(next(made))
+        assert first() is None
 
 
 def begin(path):
@@ -94,20 +112,59 @@ def awkward(kind):
     ],
 )
 def test_what_does_not_come_through_a_pickle_is_an_error(kind, expected, message):
-    with pytest.raises(expected, match=message), in_processes(awkward, [kind] * 2, 2) as made:
+    with (
+        pytest.raises(expected, match=message) as caught,
+        in_processes(awkward, [kind] * 2, 2) as made,
+    ):
         list(made)
+    if kind == "error":
+        assert "in awkward" in caught.value.__notes__[0]
+
+
+def die(number):
+    os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize(
     ("number", "message"), [(9, "killed: did the memory run out"), (40, "ended with signal 40")]
 )
 def test_a_killed_worker_is_an_error(number, message):
-    with in_processes(half_as_bytes, [0, 0, 0], 2) as made:
-        next(made)  # the next ones do not fit their pipes
-        workers = sorted(multiprocessing.active_children(), key=lambda worker: worker.pid)
-        os.kill(workers[-1].pid, number)
-        with pytest.raises(RuntimeError, match=message):
-            list(made)
+    with (
+        pytest.raises(RuntimeError, match=message),
+        in_processes(die, [number] * 2, 2) as made,
+    ):
+        list(made)
+
+
+def test_a_worker_killed_before_it_is_given_anything_is_an_error():
+    with in_processes(abs, range(4), 2) as made:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        with pytest.raises(RuntimeError, match="killed"):
+            next(made)
+
+
+def die_in_the_middle(path):
+    """The second waits to be told, and dies with half of its answer on its way."""
+    while not path.exists():
+        time.sleep(0.01)
+    if path.name == "1":
+        threading.Timer(0.2, die, [9]).start()
+        return bytes(4_000_000)  # no line holds so much
+    return None
+
+
+def test_a_worker_killed_in_the_middle_of_its_answer_is_an_error(tmp_path):
+    paths = [tmp_path / str(i) for i in range(2)]
+    paths[0].touch()
+    with in_processes(die_in_the_middle, paths, 2) as made:
+        next(made)
+        paths[1].touch()
+        while len(multiprocessing.active_children()) == 2:
+            time.sleep(0.01)
+        with pytest.raises(RuntimeError, match="killed"):
+            next(made)
 
 
 def test_a_worker_that_ends_by_itself_is_an_error():
@@ -118,7 +175,7 @@ def test_a_worker_that_ends_by_itself_is_an_error():
         list(made)
 
 
-class Interrupted(multiprocessing.Process):
+class InterruptedProcess(multiprocessing.Process):
     """Ctrl-C arrives as it is born, and again as its end is awaited."""
 
     def start(self):
@@ -131,9 +188,25 @@ class Interrupted(multiprocessing.Process):
 
 
 def test_ctrl_c_leaves_no_process_behind(monkeypatch):
-    monkeypatch.setattr(multiprocessing, "Process", Interrupted)
+    monkeypatch.setattr(multiprocessing, "Process", InterruptedProcess)
     with pytest.raises(KeyboardInterrupt), in_processes(time.sleep, [60] * 3, 3) as made:
         list(made)
+    assert not multiprocessing.active_children()
+
+
+class LastProcess(multiprocessing.Process):
+    """The machine has room for no second one."""
+
+    def start(self):
+        if multiprocessing.active_children():
+            raise BlockingIOError("no more")
+        super().start()
+
+
+def test_a_worker_that_cannot_be_born_ends_the_others(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "Process", LastProcess)
+    with pytest.raises(BlockingIOError), in_processes(abs, range(4), 2):
+        pass
     assert not multiprocessing.active_children()
 
 
@@ -173,10 +246,36 @@ def _runs(pid: int) -> bool:
 
 
 def test_processes_started_while_signals_are_held_are_deaf_to_ctrl_c():
-    asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    asks = "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     with signals_held():
         done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
-    assert done.stdout == "True\n"
+    assert done.stdout == "2 15\n"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def slow_to_start(*_):
+    time.sleep(0.3)
+    end_with_main()
+    time.sleep(3600)
+
+
+def test_sigterm_before_a_worker_hears_it_is_not_lost():
+    worker = multiprocessing.Process(target=slow_to_start)
+    with signals_held():
+        worker.start()
+    worker.terminate()
+    worker.join()
+    assert worker.exitcode == -signal.SIGTERM
+
+
+def test_processes_can_be_started_by_another_thread():
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(all_of, abs, range(4)).result() == [0, 1, 2, 3]
+
+
+def all_of(make, items):
+    with in_processes(make, items, 2) as made:
+        return list(made)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
