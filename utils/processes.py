@@ -31,21 +31,31 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
     try:
         with signals_held():
             for _ in range(min(workers, len(items))):
-                line, theirs = multiprocessing.Pipe()
-                process = multiprocessing.Process(
-                    target=_work, args=(theirs, make, items), daemon=True
-                )
-                process.start()
-                theirs.close()  # or the end of the process would not be seen on the line
-                team[line] = process
+                _start(team, make, items)
         yield _results(team, len(items))
     finally:
         with signals_held():
-            for process in team.values():
-                process.kill()
-            for line, process in team.items():
-                process.join()
-                line.close()
+            _end(team)
+
+
+def _start(
+    team: dict[Connection, multiprocessing.Process], make: Callable, items: Sequence
+) -> None:
+    line, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_work, args=(theirs, make, items), daemon=True)
+    process.start()
+    theirs.close()  # or the end of the process would not be seen on the line
+    team[line] = process
+
+
+def _end(team: dict[Connection, multiprocessing.Process]) -> None:
+    """Leave nothing of them to be cleaned up later, as Python drops what a handler raises then."""
+    for process in team.values():
+        process.kill()
+    while team:
+        line, process = team.popitem()
+        process.join()
+        line.close()
 
 
 def _work(line: Connection, make: Callable, items: Sequence) -> None:
@@ -77,9 +87,9 @@ def _portable(error: Exception) -> Exception:
 
 
 def _results(team: dict[Connection, multiprocessing.Process], count: int) -> Iterator:
-    """What the processes make of items 0 to count - 1, in order.
+    """What the processes make of items 0 to count - 1, in order; none is held on to.
 
-    Each is given one at a time. No result that has been handed out is held on to.
+    Each process is given one item at a time, and the next as soon as its answer is read.
     """
     indices = iter(range(count))
     answers = {}
