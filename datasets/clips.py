@@ -6,9 +6,10 @@ but (seed, epoch, draw), so an epoch is the same whatever the number of worker p
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import wait
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.augmentation import draw_turn
 from datasets.sequences import Sequence
 from utils.errors import InputError, leave_signals_to_main
-from utils.processes import signals_held
+from utils.processes import how_it_ended, signals_held
 
 DRAWS, CROPS = 1, 2  # tags that keep the streams of random numbers apart
 TARGET_SHARE = 0.75  # of the crops that could, this share is taken around a target
@@ -214,20 +215,27 @@ def load_batches(
     starts = range(part * batch_size, len(clips) // step * step, step)
     return _Loader(
         clips, batch_sampler=[range(i, i + batch_size) for i in starts], collate_fn=clips.collate,
-        num_workers=workers, pin_memory=pin_memory, worker_init_fn=_hear_main,
+        num_workers=workers, pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
     )  # fmt: skip
 
 
 class _Loader(DataLoader):
-    """One whose processes are born whole, or not at all, whatever signal comes."""
+    """One whose processes are born whole whatever signal comes, and whose death is an error here.
 
-    def __iter__(self):
+    Torch raises it wherever the main process is, even while that handles another one.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        others, at_death = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
         with signals_held():
-            return super().__iter__()
-
-
-def _hear_main(number: int) -> None:
-    """In a worker process: Ctrl-C is the main process' to handle, SIGTERM ends the worker."""
-    leave_signals_to_main()
-    # At the end of a worker with any other status, torch raises wherever the main process is.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            batches = super().__iter__()
+            if signal.getsignal(signal.SIGCHLD) is not at_death:
+                signal.signal(signal.SIGCHLD, at_death)
+        team = [worker for worker in multiprocessing.active_children() if worker not in others]
+        try:
+            yield from batches
+        except (EOFError, OSError, RuntimeError):
+            wait([worker.sentinel for worker in team], timeout=1)
+            for status in filter(None, [worker.exitcode for worker in team]):
+                raise RuntimeError(how_it_ended(status)) from None
+            raise

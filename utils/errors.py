@@ -88,8 +88,6 @@ def explain(error: BaseException, terminated: bool = False) -> tuple[str, int]:
             name = f"{error.filename2}: " if error.filename2 else name  # a copy's second is written
             return f"error: {name}{error.strerror}: free some space, then run again", 1
         return f"error: {name}{error.strerror or text}", 2
-    if "killed by signal: Killed" in text:  # what torch says of a process that loads clips
-        text = "a worker process was killed: did the memory run out?"
     if isinstance(error, MemoryError) or "out of memory" in text.lower():
         return f"error: out of memory ({text}): use smaller frames, crops or batches", 1
     return f"error: {type(error).__name__}: {text} (run again with --debug for the traceback)", 1

@@ -131,14 +131,7 @@ def _death_told(process: multiprocessing.Process) -> Iterator[None]:
         yield
     except (EOFError, OSError):
         process.join()
-        raise RuntimeError(_how_it_ended(process.exitcode)) from None
-
-
-def _how_it_ended(status: int) -> str:
-    if status == -signal.SIGKILL:
-        return "a worker process was killed: did the memory run out?"
-    how = f"status {status}" if status >= 0 else f"signal {-status}"
-    return f"a worker process ended with {how}"
+        raise RuntimeError(how_it_ended(process.exitcode)) from None
 
 
 @contextmanager
@@ -163,6 +156,14 @@ def signals_held() -> Iterator[None]:
         later.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         yield
+
+
+def how_it_ended(status: int) -> str:
+    """The message for a worker process that should not have ended, by its exit status."""
+    if status == -signal.SIGKILL:
+        return "a worker process was killed: did the memory run out?"
+    how = f"status {status}" if status >= 0 else f"signal {-status}"
+    return f"a worker process ended with {how}"
 
 
 def end_with_main() -> None:

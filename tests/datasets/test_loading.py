@@ -1,6 +1,7 @@
 """The processes that load clips: how they are born and how they end."""
 
 import multiprocessing
+import os
 import signal
 
 import pytest
@@ -39,18 +40,20 @@ def test_signals_wait_until_all_processes_are_born(batches, monkeypatch):
     )
     try:
         monkeypatch.setattr(torch.multiprocessing, "Process", InterruptedProcess)
-        iter(batches)
+        next(iter(batches))
     finally:
         signal.signal(signal.SIGINT, before)
     assert set(born) == {2}
 
 
-def test_a_process_that_is_told_to_end_ends_in_peace(batches):
-    """With any other status, torch raises in the main process, in the middle of anything."""
+@pytest.mark.parametrize(
+    ("number", "message"), [(9, "killed: did the memory run out"), (15, "ended with signal 15")]
+)
+def test_a_killed_process_is_an_error_where_it_is_waited_for(batches, number, message):
     loading = iter(batches)
     next(loading)
-    workers = multiprocessing.active_children()
-    for worker in workers:
-        worker.terminate()
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    worker = multiprocessing.active_children()[0]
+    os.kill(worker.pid, number)
+    worker.join()
+    with pytest.raises(RuntimeError, match=message):
+        list(loading)
