@@ -118,7 +118,8 @@ class Head:
         contiguous."""
         T, C, P = x.size()
         y = tape.scratch("a", C, T, P)
-        spare = x.view(-1) if x.is_contiguous() else tape.scratch("b", C * T * P)
+        whole = x.stride(1) == P  # else it is a piece of a longer array
+        spare = x.as_strided((C * T * P,), (1,)) if whole else tape.scratch("b", C * T * P)
         tape.multiply(y, (self.maps, x.transpose(0, 1)), bias=self.bias, rectify=True)
         for matrix, bias in self.layers:
             x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)

@@ -21,7 +21,7 @@ static void pool(const Step& step, int64_t b) {
   }
 }
 
-constexpr int64_t NARROW = 2;  // vectors of pixels whose images stay near
+constexpr int64_t NARROW = LANES == 16 ? 2 : 3;  // vectors of pixels whose images stay near
 
 // Frames t, t + APART, ... of what is given, at V vectors of pixels from p on.
 template <typename Taps, int64_t V>
@@ -90,6 +90,8 @@ extern "C" void run(const Step* const* steps, int64_t count) {
   }
 }
 
+constexpr int64_t MAPS = 2;  // of smaller size, at most
+
 // The end of a network on a tile: out[t][r][p] = bias + sum over c of weights[c] * max(0,
 // sum[c][t][r][p] + what maps of smaller size have there, between two of their columns).
 struct Map {
@@ -107,7 +109,7 @@ struct End {
   float* out;
   int64_t out_frame, out_row;
   int64_t count;
-  Map maps[2];
+  Map maps[MAPS];
 };
 
 static inline Vector pick(Vector values, Indices at) {
@@ -120,48 +122,61 @@ static inline Vector pick(Vector values, Indices at) {
 #endif
 }
 
-// At the first `few` of a vector of columns from p on.
-static void end_at(const End& end, int64_t row, int64_t p, int64_t few) {
-  struct {
-    Indices left, right;
-    Vector share;
-    const float* x;
-    int64_t few;
-  } maps[2];
-  for (int64_t i = 0; i < end.count; i++) {
-    const Map& map = end.maps[i];
-    const int64_t first = std::max<int64_t>(0, std::min<int64_t>(map.first[p], map.columns - LANES));
-    maps[i].few = std::min(LANES, map.columns);
+// Where a vector of columns lies between those of a map: LANES of these from `first` on.
+struct Between {
+  int64_t first;
+  Indices left, right;
+  Vector share;
+
+  // The first `few` of a vector of columns from p on.
+  void find(const Map& map, int64_t p, int64_t few) {
+    first = std::max<int64_t>(0, std::min<int64_t>(map.first[p], map.columns - LANES));
     for (int64_t l = 0; l < LANES; l++) {
-      const int64_t at = map.first[p + std::min(l, few - 1)];
-      maps[i].left[l] = at - first;
-      maps[i].right[l] = std::min(at + 1, map.columns - 1) - first;
-      maps[i].share[l] = map.share[p + std::min(l, few - 1)];
+      const int64_t column = p + std::min(l, few - 1), at = map.first[column];
+      left[l] = at - first;
+      right[l] = std::min(at + 1, map.columns - 1) - first;
+      share[l] = map.share[column];
     }
-    maps[i].x = map.x + row * end.channels * end.frames * map.columns + first;
   }
+};
+
+constexpr int64_t BROAD = 64 / LANES;  // vectors of columns at a time: lines of memory are read whole
+
+// At V vectors of columns from p on or, for V = 0, the first `few` of one.
+template <int64_t V>
+static void end_at(const End& end, int64_t p, int64_t few) {
+  constexpr int64_t COUNT = V ? V : 1;
+  if (V) few = LANES;  // known to the compiler
+  Between places[MAPS][COUNT];
+  for (int64_t i = 0; i < end.count; i++)
+    for (int64_t v = 0; v < COUNT; v++) places[i][v].find(end.maps[i], p + v * LANES, few);
   const int64_t pixels = end.rows * end.columns;
-  for (int64_t t = 0; t < end.frames; t++) {
-    Vector total = Vector{} + *end.bias;
-    for (int64_t c = 0; c < end.channels; c++) {
-      const int64_t line = c * end.frames + t;
-      const float* at = end.sum + line * pixels + row * end.columns + p;
-      Vector value = load(at, few);
-      for (int64_t i = 0; i < end.count; i++) {
-        const float* x = maps[i].x + line * end.maps[i].columns;
-        const Vector here = load(x, maps[i].few);
-        const Vector left = pick(here, maps[i].left);
-        value += left + maps[i].share * (pick(here, maps[i].right) - left);
+  for (int64_t row = 0; row < end.rows; row++)
+    for (int64_t t = 0; t < end.frames; t++) {
+      Vector total[COUNT];
+      for (int64_t v = 0; v < COUNT; v++) total[v] = Vector{} + *end.bias;
+      for (int64_t c = 0; c < end.channels; c++) {
+        const int64_t line = c * end.frames + t;
+        const float* sum = end.sum + line * pixels + row * end.columns + p;
+        Vector values[COUNT];
+        for (int64_t v = 0; v < COUNT; v++) values[v] = load(sum + v * LANES, few);
+        for (int64_t i = 0; i < end.count; i++) {
+          const Map& map = end.maps[i];
+          const float* x = map.x + (row * end.channels * end.frames + line) * map.columns;
+          for (int64_t v = 0; v < COUNT; v++) {
+            const Between& place = places[i][v];
+            const Vector here = load(x + place.first, std::min(LANES, map.columns));
+            const Vector left = pick(here, place.left);
+            values[v] += left + place.share * (pick(here, place.right) - left);
+          }
+        }
+        for (int64_t v = 0; v < COUNT; v++) total[v] += end.weights[c] * larger(values[v], Vector{});
       }
-      total += end.weights[c] * larger(value, Vector{});
+      float* out = end.out + t * end.out_frame + row * end.out_row + p;
+      for (int64_t v = 0; v < COUNT; v++) store(out + v * LANES, total[v], few);
     }
-    float* out = end.out + t * end.out_frame + row * end.out_row + p;
-    store(out, total, few);
-  }
 }
 
 extern "C" void end(const End* end) {
-  for (int64_t row = 0; row < end->rows; row++)
-    for (int64_t p = 0; p < end->columns; p += LANES)
-      end_at(*end, row, p, std::min(LANES, end->columns - p));
+  for_vectors<BROAD>(end->columns, [&](auto V, int64_t p, int64_t few) { end_at<V>(*end, p, few); });
 }

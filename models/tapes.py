@@ -23,9 +23,8 @@ def without_tiny(weight: torch.Tensor) -> torch.Tensor:
 
 def longer(x: torch.Tensor, before: int, behind: int) -> torch.Tensor:
     """A view of a padded array x, [T, C, P], and of so many frames before and behind it."""
-    T, C, P = x.size()
-    start = x.storage_offset() - before * C * P
-    return x.as_strided((before + T + behind, C, P), (C * P, P, 1), start)
+    start = x.storage_offset() - before * x.stride(0)
+    return x.as_strided((before + len(x) + behind, *x.shape[1:]), x.stride(), start)
 
 
 class Tape:
