@@ -13,6 +13,7 @@ from models.products import (
     StepStruct,
     TemporalTaps,
     Weights,
+    constant,
     convolution,
     on_products,
     pooling,
@@ -41,8 +42,6 @@ def compiler_works(device: torch.device, dtype: torch.dtype) -> bool:
 class ProductTape(Tape):
     """A tape whose steps are those of products.cpp, all in one call: fp32, on a CPU."""
 
-    PIECE = 96  # pixels whose features of all frames stay in the cache
-
     def __init__(self, dtype: torch.dtype, device: torch.device):
         super().__init__(dtype, device)
         self.recorded: list[Step] = []
@@ -51,10 +50,10 @@ class ProductTape(Tape):
         self.place = 0
 
     def pieces(self, pixels: int) -> Iterator[slice]:
-        first = self.place
-        for start in range(0, pixels, self.PIECE):
+        first, most = self.place, constant("piece")
+        for start in range(0, pixels, most):
             self.place = first
-            yield slice(start, min(start + self.PIECE, pixels))
+            yield slice(start, min(start + most, pixels))
 
     def padded(self, ends: int, T: int, C: int, P: int) -> torch.Tensor:
         """The same array at the same place in every piece of the same size.

@@ -77,7 +77,7 @@ static void convolve(const Step& step) {
   });
 }
 
-extern "C" const int64_t block_rows = ROWS;
+extern "C" const int64_t block_rows = ROWS, piece = 2 * WIDE * LANES;
 
 extern "C" void run(const Step* const* steps, int64_t count) {
   for (int64_t i = 0; i < count; i++) {

@@ -44,7 +44,7 @@ template <int64_t MOST, typename At>
 static inline void for_vectors(int64_t pixels, At at) {
   int64_t p = 0;
   for (; p + MOST * LANES <= pixels; p += MOST * LANES) at(Vectors<MOST>(), p, LANES);
-  if (MOST > 2 && p + 2 * LANES <= pixels) at(Vectors<2>(), p, LANES), p += 2 * LANES;
+  for (; MOST > 2 && p + 2 * LANES <= pixels; p += 2 * LANES) at(Vectors<2>(), p, LANES);
   if (p + LANES <= pixels) at(Vectors<1>(), p, LANES), p += LANES;
   if (p == pixels) return;
   if (pixels < LANES) at(Vectors<0>(), 0, pixels);

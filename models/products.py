@@ -94,9 +94,14 @@ EndStruct = make_struct(
 PRODUCT, THREE_TAPS, CHANGES, POOLING = range(4)
 
 
+def constant(name: str) -> int:
+    """A number that the C++ sources choose for this kind of processor."""
+    return ctypes.c_int64.in_dll(products(), name).value
+
+
 def in_blocks(matrix: torch.Tensor) -> torch.Tensor:
     """[..., O, K] to [..., blocks, K, rows], as products.h wants it."""
-    rows = ctypes.c_int64.in_dll(products(), "block_rows").value
+    rows = constant("block_rows")
     matrix = F.pad(matrix, (0, 0, 0, -matrix.shape[-2] % rows)).unflatten(-2, (-1, rows))
     return matrix.mT.contiguous()
 
