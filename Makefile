@@ -35,7 +35,7 @@ test-rooms: setup
 	$(BIN)/python -m pytest tests/*/ $(WITH_ROOMS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=3600
 
 lint: setup
 	$(BIN)/ruff check .

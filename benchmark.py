@@ -165,7 +165,7 @@ def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
 def start_paths(setting: Setting, paths: list[str]) -> dict[str, Connection]:
     """A process for every path; the lines to them, once they are ready."""
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()
+    resource_tracker.ensure_running()  # before signals are held (see there)
     lines = {}
     for path in paths:
         lines[path], theirs = context.Pipe()

@@ -215,15 +215,19 @@ def load_batches(
     starts = range(part * batch_size, len(clips) // step * step, step)
     return _Loader(
         clips, batch_sampler=[range(i, i + batch_size) for i in starts], collate_fn=clips.collate,
-        num_workers=workers, pin_memory=pin_memory, worker_init_fn=leave_signals_to_main,
+        num_workers=workers, pin_memory=pin_memory,
     )  # fmt: skip
 
 
 class _Loader(DataLoader):
     """One whose processes are born whole whatever signal comes, and whose death is an error here.
 
-    Torch raises it wherever the main process is, even while that handles another one.
+    Torch raises it wherever the main process is, even in the middle of handling another error. It
+    does so lest half an answer is waited for; these are small, for arrays go by shared memory.
     """
+
+    def __init__(self, clips: ClipDataset, **options):
+        super().__init__(clips, worker_init_fn=leave_signals_to_main, **options)
 
     def __iter__(self) -> Iterator[Batch]:
         others, at_death = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
@@ -235,7 +239,11 @@ class _Loader(DataLoader):
         try:
             yield from batches
         except (EOFError, OSError, RuntimeError):
-            wait([worker.sentinel for worker in team], timeout=1)
+            if team:  # one may be about to end
+                wait([worker.sentinel for worker in team], timeout=1)
             for status in filter(None, [worker.exitcode for worker in team]):
                 raise RuntimeError(how_it_ended(status)) from None
             raise
+        finally:
+            with signals_held():
+                del batches  # ends the processes

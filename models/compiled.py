@@ -59,7 +59,8 @@ class ProductTape(Tape):
         """The same array at the same place in every piece of the same size.
 
         Frames that were a multiple of 4 KB apart would drive each other out of the first cache, so
-        there is a row more between them.
+        there is a row more between them; not of one channel, where `neighbours` makes a matrix of
+        several frames.
         """
         self.place += 1
         key = self.place, ends, T, C, P

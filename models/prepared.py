@@ -114,12 +114,16 @@ class Head:
         self.layers = [pointwise_matrix(*layer) for layer in (probe.conv[:2], *layers)]
 
     def record(self, tape: Tape, x: torch.Tensor) -> torch.Tensor:
-        """The array [O, T, P] that will hold the result for x [T, C, P], which is spoilt if it is
-        contiguous."""
+        """The array [O, T, P] that will hold the result for x [T, C, P]. Unless x is a piece of a
+        longer array it is spoilt, and with it what lies between its frames."""
         T, C, P = x.size()
         y = tape.scratch("a", C, T, P)
-        whole = x.stride(1) == P  # else it is a piece of a longer array
-        spare = x.as_strided((C * T * P,), (1,)) if whole else tape.scratch("b", C * T * P)
+        if x.is_contiguous():
+            spare = x.view(-1)
+        elif x.stride(1) == P:
+            spare = x.as_strided((C * T * P,), (1,))
+        else:
+            spare = tape.scratch("b", C * T * P)
         tape.multiply(y, (self.maps, x.transpose(0, 1)), bias=self.bias, rectify=True)
         for matrix, bias in self.layers:
             x, y = y, spare[: len(matrix) * T * P].view(-1, T, P)

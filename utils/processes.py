@@ -19,8 +19,8 @@ def in_processes(make: Callable, items: Sequence, workers: int) -> Iterator[Iter
     """An iterator over make(item) for every item, in order, by `workers` processes (1: this one).
 
     The first error in order is raised, and no item is begun once one has come. At Ctrl-C the
-    processes are ended at once; they end too when this one is killed. They start no processes of
-    their own. RuntimeError where one of them is killed.
+    processes are ended at once; they end too when this one is killed. `make` may start no processes
+    of its own. RuntimeError where one of them is killed.
     """
     if workers < 2 or len(items) < 2:
         yield map(make, items)
@@ -161,7 +161,9 @@ def signals_held() -> Iterator[None]:
 def how_it_ended(status: int) -> str:
     """The message for a worker process that should not have ended, by its exit status."""
     if status == -signal.SIGKILL:
-        return "a worker process was killed: did the memory run out?"
+        return "a worker process was killed: did the memory run out? try fewer --workers"
+    if status == -signal.SIGBUS:
+        return "a worker process ended: is /dev/shm full? give it more room, or try fewer --workers"
     how = f"status {status}" if status >= 0 else f"signal {-status}"
     return f"a worker process ended with {how}"
 

@@ -46,6 +46,21 @@ def test_signals_wait_until_all_processes_are_born(batches, monkeypatch):
     assert set(born) == {2}
 
 
+class InterruptedEnd(multiprocessing.Process):
+    def join(self, timeout=None):
+        signal.raise_signal(signal.SIGINT)
+        super().join(timeout)
+
+
+def test_ctrl_c_while_processes_end_is_not_lost(batches, monkeypatch):
+    monkeypatch.setattr(torch.multiprocessing, "Process", InterruptedEnd)
+    loading = iter(batches)
+    next(loading)
+    with pytest.raises(KeyboardInterrupt):
+        loading.close()
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize(
     ("number", "message"), [(9, "killed: did the memory run out"), (15, "ended with signal 15")]
 )

@@ -192,6 +192,14 @@ def test_pieces_of_one_size_share_their_padded_arrays(tape):
     assert {size: len(places) for size, places in seen.items()} == {most: 2, 10: 2}
 
 
+@pytest.mark.parametrize("pixels", [48, 96, 192, 384])
+def test_frames_do_not_drive_each_other_out_of_the_cache(tape, pixels):
+    x = tape.padded(2, 40, 32, pixels)
+    assert x.stride(0) * 4 % 4096
+    assert tape.with_ends(x, 2).shape == (44, 32, pixels)
+    assert not tape.with_ends(x, 2)[[0, 1, -2, -1]].any()
+
+
 @given(data=st.data())
 def test_the_output_is_that_of_torch(data):
     H, W, h, w = (data.draw(st.integers(4, most)) for most in (12, 90, 12, 90))
