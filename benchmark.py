@@ -230,15 +230,15 @@ def measure_stream(setting: Setting, frames: int) -> list[tuple[int, float]]:
 
 
 def ask(line: Connection, path: str, question: str | None = None):
-    """A path's answer; InputError if its process is gone."""
+    """A path's answer; RuntimeError if its process is gone."""
     try:
         if question:
             line.send(question)
         answer = line.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise InputError(
-            f"the process of path {path!r} ended (see above); out of memory? try smaller frames, "
-            "or leave it out with --paths"
+        raise RuntimeError(
+            f"the process of path {path!r} ended: out of memory? try smaller frames, or leave it "
+            "out with --paths"
         ) from None
     if isinstance(answer, InputError):
         raise answer
