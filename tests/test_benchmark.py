@@ -68,7 +68,7 @@ def test_bad_options(run_main, options, line):
 def test_a_process_that_dies_is_said():
     ours, theirs = multiprocessing.Pipe()
     theirs.close()
-    with pytest.raises(InputError, match="the process of path 'plain' ended"):
+    with pytest.raises(RuntimeError, match="the process of path 'plain' ended"):
         benchmark.ask(ours, "plain", "window")
 
 
