@@ -165,7 +165,7 @@ def measure(setting: Setting, paths: list[str], repeats: int) -> list[dict]:
 def start_paths(setting: Setting, paths: list[str]) -> dict[str, Connection]:
     """A process for every path; the lines to them, once they are ready."""
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # before signals are held (see there)
+    resource_tracker.ensure_running()  # as signals_held asks for
     lines = {}
     for path in paths:
         lines[path], theirs = context.Pipe()
@@ -237,8 +237,8 @@ def ask(line: Connection, path: str, question: str | None = None):
         answer = line.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise RuntimeError(
-            f"the process of path {path!r} ended: out of memory? try smaller frames, or leave it "
-            "out with --paths"
+            f"the process of path {path!r} ended: did the memory run out? try smaller frames, or "
+            "leave it out with --paths"
         ) from None
     if isinstance(answer, InputError):
         raise answer

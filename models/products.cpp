@@ -21,7 +21,8 @@ static void pool(const Step& step, int64_t b) {
   }
 }
 
-constexpr int64_t NARROW = LANES == 16 ? 2 : 3;  // vectors of pixels whose images stay near
+// Vectors of pixels whose images stay near; with ROWS they make sums enough that none is waited for.
+constexpr int64_t NARROW = ROWS == 8 ? 2 : 3;
 
 // Frames t, t + APART, ... of what is given, at V vectors of pixels from p on.
 template <typename Taps, int64_t V>

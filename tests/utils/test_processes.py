@@ -126,7 +126,12 @@ def die(number):
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(9, "killed: did the memory run out"), (40, "ended with signal 40")]
+    ("number", "message"),
+    [
+        (9, "killed: did the memory run out"),
+        (signal.SIGBUS, "is /dev/shm full"),
+        (40, "ended with signal 40"),
+    ],
 )
 def test_a_killed_worker_is_an_error(number, message):
     with (
