@@ -14,18 +14,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from datasets.layouts import find_layout, layout_names
 from datasets.sequences import Sequence, open_split
 from utils.errors import run_command
-from utils.files import writable_folder, written_whole
+from utils.files import writable_folder
 from utils.logs import progress
 from utils.options import Parser, folder, number_above
 from utils.overlay import captioned, display_range, fitting_size, letterbox
-from utils.plots import TRUTH
+from utils.plots import TRUTH, draw_box, new_figure, save_figure
 from utils.video import video_written_whole
 
 COLUMNS = 6  # frames of a sequence on the contact sheet
@@ -50,8 +47,7 @@ def read_with_boxes(sequence: Sequence, index: int) -> tuple[np.ndarray, np.ndar
 def write_contact_sheet(path: Path, sequences: list[Sequence], title: str) -> None:
     """A PNG with a row for every sequence: evenly spread frames with truth in green."""
     heights = [2.1 * s.size[0] / s.size[1] + 0.25 for s in sequences]  # inches
-    figure = Figure(figsize=(2.1 * COLUMNS, sum(heights) + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.1 * COLUMNS, sum(heights) + 0.4)
     grid = figure.subplots(len(sequences), COLUMNS, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -61,15 +57,12 @@ def write_contact_sheet(path: Path, sequences: list[Sequence], title: str) -> No
             for axes, index in zip(row, _spread(len(sequence), COLUMNS), strict=False):
                 frame, boxes = read_with_boxes(sequence, index)
                 axes.imshow(frame, cmap="gray", vmin=low, vmax=high)
-                for x, y, width, height in boxes:
-                    corner = (x - 0.5 - MARGIN, y - 0.5 - MARGIN)
-                    size = (width + 2 * MARGIN, height + 2 * MARGIN)
-                    axes.add_patch(Rectangle(corner, *size, fill=False, ec=TRUTH, lw=1.2))
+                for box in boxes:
+                    draw_box(axes, box, TRUTH, MARGIN)
                 axes.set_title(f"{sequence.name}, frame {index + 1}", fontsize=7)
             bar.update()
     figure.suptitle(title, fontsize=10)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path)
 
 
 def _spread(length: int, most: int) -> list[int]:

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial import KDTree
+import scipy
 
 # Points for at least this share, from the challenge's rules.
 COMPLETENESS_BONUS = ((0.25, 2), (0.35, 3), (0.50, 5))
@@ -136,7 +135,7 @@ def match(ours: np.ndarray, theirs: np.ndarray, radius: float) -> tuple[np.ndarr
     if not len(ours) or not len(theirs):
         return nothing
     # Only what has a partner within reach is assigned: thousands of false alarms cost nothing.
-    near = KDTree(theirs).query(ours)[0] <= radius * (1 + 1e-9)
+    near = scipy.spatial.KDTree(theirs).query(ours)[0] <= radius * (1 + 1e-9)
     rows = np.nonzero(near)[0]
     if not len(rows):
         return nothing
@@ -144,7 +143,7 @@ def match(ours: np.ndarray, theirs: np.ndarray, radius: float) -> tuple[np.ndarr
     within = distance <= radius
     # Dearer than all allowed pairs together, so that no pair is given up for it.
     forbidden = 1.0 + radius * min(distance.shape)
-    i, j = linear_sum_assignment(np.where(within, distance, forbidden))
+    i, j = scipy.optimize.linear_sum_assignment(np.where(within, distance, forbidden))
     kept = within[i, j]
     return rows[i[kept]], j[kept]
 
@@ -165,7 +164,7 @@ def _correct(pairs: Sequence[np.ndarray], ours: dict[float, int], theirs: dict[f
     for (a, b), n in zip(tracks.tolist(), together.tolist(), strict=True):
         belongs[rows[a], columns[b]] = 2 * n >= max(ours[a], theirs[b])
     # Two halves may belong to the same track: one of them counts.
-    return int(belongs[linear_sum_assignment(belongs, maximize=True)].sum())
+    return int(belongs[scipy.optimize.linear_sum_assignment(belongs, maximize=True)].sum())
 
 
 def _points(share: float | None, bands: Sequence[tuple[float, int]]) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
-from sklearn.metrics import auc
 
 # The 27 thresholds of the published evaluator.
 THRESHOLDS = (
@@ -62,6 +61,8 @@ class Counts:
 
         The published definition. 99 % of it comes from Fa > 1e-2.
         """
+        from sklearn.metrics import auc  # takes a second or two, which `--help` need not wait
+
         if not self.targets or not self.pixels or len(self.thresholds) < 2:
             return float("nan")
         order = np.argsort(self.thresholds)[::-1]  # Fa grows as the threshold falls

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
-from scipy.spatial import KDTree
+import scipy
 
 from models.detections import Detection
 
@@ -91,8 +89,8 @@ class Tracker:
             return []
         predicted = np.array([track.predict() for track in self._live])  # [m, 2]
         reach = np.array([self.gate + self.growth * track.missed for track in self._live])
-        pairs = KDTree(predicted).sparse_distance_matrix(
-            KDTree(places), reach.max(), output_type="ndarray"
+        pairs = scipy.spatial.KDTree(predicted).sparse_distance_matrix(
+            scipy.spatial.KDTree(places), reach.max(), output_type="ndarray"
         )
         pairs = pairs[pairs["v"] <= reach[pairs["i"]]]
         m, n = len(predicted), len(places)
@@ -102,7 +100,7 @@ class Tracker:
         rows = np.concatenate([pairs["i"], np.arange(m)])
         columns = np.concatenate([pairs["j"], n + np.arange(m)])
         costs = 1 + np.concatenate([pairs["v"], alone])
-        chosen = min_weight_full_bipartite_matching(
-            coo_array((costs, (rows, columns)), shape=(m, n + m)).tocsr()
+        chosen = scipy.sparse.csgraph.min_weight_full_bipartite_matching(
+            scipy.sparse.coo_array((costs, (rows, columns)), shape=(m, n + m)).tocsr()
         )
         return [(self._live[i], int(j)) for i, j in zip(*chosen, strict=True) if j < n]

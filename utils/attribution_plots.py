@@ -6,7 +6,6 @@ An attribution is a `models.attribution.Attribution`; here it is known by its fi
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from utils.plots import FOUND, TRUTH, new_figure, save_figure
 
@@ -52,8 +51,8 @@ def _draw_scatter(axes, a) -> None:
     axes.set_zlabel("y", labelpad=-5)
     axes.set(ylim=(a.crop.left, a.crop.right), zlim=(a.crop.bottom, a.crop.top))
     axes.tick_params(labelsize=7)
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_major_locator(MaxNLocator(4, integer=True))
+    for axis in "xyz":
+        axes.locator_params(axis, nbins=4, integer=True)
     axes.set_box_aspect((1.6, 1, 1), zoom=0.85)
     axes.set_title(f"influence (root, share of maximum > {SHOWN})", fontsize=9)
     axes.figure.colorbar(points, ax=axes, shrink=0.6, location="bottom", pad=0.02)

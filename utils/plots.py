@@ -1,17 +1,24 @@
-"""Pictures, drawn with matplotlib into PNG files that appear whole."""
+"""Pictures, drawn with matplotlib into PNG files that appear whole.
+
+matplotlib is imported where a figure begins: it takes a second, which `--help` need not wait for.
+"""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from utils.errors import InputError
 from utils.files import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # It warns once a text about every font of its list that is gone, which changes nothing.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
@@ -20,7 +27,11 @@ FOUND, TRUTH = "#ff5c33", "#35c759"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """An empty figure of so many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -28,8 +39,10 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: pictures are PNG files; choose a name that ends in .png")
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")  # savefig would draw and lay out once more before it begins
     with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary)
 
 
 def plot_roc(path: Path, reports: dict[str, dict], title: str) -> None:
@@ -133,10 +146,18 @@ def draw_frames(examples: Sequence[dict], title: str) -> Figure:
     return figure
 
 
-def _boxes(axes, binary: np.ndarray, colour: str, margin: float) -> None:
+def draw_box(axes: Axes, box: Sequence[int], colour: str, margin: float) -> None:
+    """A box (x, y, width, height), in pixels of the image on these axes, `margin` wide of it."""
+    from matplotlib.patches import Rectangle
+
+    x, y, width, height = box
+    corner = (x - 0.5 - margin, y - 0.5 - margin)
+    size = (width + 2 * margin, height + 2 * margin)
+    axes.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=1.2))
+
+
+def _boxes(axes: Axes, binary: np.ndarray, colour: str, margin: float) -> None:
     """A box around every 8-connected component, `margin` pixels wide of it."""
     _, _, components, _ = cv2.connectedComponentsWithStats(binary.astype(np.uint8))
-    for x, y, width, height, _ in components[1:]:
-        corner = (x - 0.5 - margin, y - 0.5 - margin)
-        size = (width + 2 * margin, height + 2 * margin)
-        axes.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=1.2))
+    for *box, _ in components[1:]:
+        draw_box(axes, box, colour, margin)

@@ -1,7 +1,10 @@
 import argparse
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from utils.errors import InputError
 from utils.options import Parser, add_common, number_above, one_of, parse_options
 
@@ -66,3 +69,15 @@ def test_bad_configuration_is_refused(parser, tmp_path, text, message):
 def test_bad_arguments_are_refused(parser, argv, message):
     with pytest.raises(InputError, match=message):
         parse_options(parser, "train", argv)
+
+
+@pytest.mark.parametrize("command", ["train.py", "test.py", "predict.py", "benchmark.py"])
+def test_help_does_not_wait_for_libraries_that_only_results_need(command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", command, "--help"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"usage: {command}")
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"matplotlib", "sklearn", "scipy.optimize", "scipy.spatial"}
