@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
-import scipy
+import scipy  # its packages, which take a second, are imported where they are first named
 
 # Points for at least this share, from the challenge's rules.
 COMPLETENESS_BONUS = ((0.25, 2), (0.35, 3), (0.50, 5))

@@ -61,10 +61,10 @@ class Counts:
 
         The published definition. 99 % of it comes from Fa > 1e-2.
         """
-        from sklearn.metrics import auc  # takes a second or two, which `--help` need not wait
-
         if not self.targets or not self.pixels or len(self.thresholds) < 2:
             return float("nan")
+        from sklearn.metrics import auc  # takes a second, which `--help` need not wait for
+
         order = np.argsort(self.thresholds)[::-1]  # Fa grows as the threshold falls
         return float(auc(self.fa[order], self.pd[order]))
 

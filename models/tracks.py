@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy
+import scipy  # its packages, which take a second, are imported where they are first named
 
 from models.detections import Detection
 
