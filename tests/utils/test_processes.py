@@ -1,3 +1,4 @@
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -122,6 +123,7 @@ def test_what_does_not_come_through_a_pickle_is_an_error(kind, expected, message
 
 
 def die(number):
+    faulthandler.disable()  # which would print all that runs
     os.kill(os.getpid(), number)
 
 
