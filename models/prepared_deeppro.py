@@ -17,7 +17,7 @@ from models.prepared import Head, folded, for_each, pointwise_matrix, prepares
 from models.prepared_upsampling import Others, Upsampling, spans
 from models.products import on_products
 from models.tape_pool import Tapes
-from models.tapes import Tape
+from models.tapes import Tape, without_tiny
 
 
 class FirstConvolution:
@@ -47,17 +47,25 @@ class TemporalBlock:
         self.mix, own = pointwise_matrix(block.conv3, block.bn3)
         self.shortcut, more = pointwise_matrix(*block.shortcut)
         self.bias = own + more
+        # Weight decay may leave a block's shortcut only; what is added to it is a constant then.
+        self.only_shortcut = not without_tiny(self.smooth).any()
+        if self.only_shortcut:
+            self.bias = self.bias + self.mix @ self.smooth_bias.clamp_min(0)
 
     def record(self, tape: Tape, x: torch.Tensor, ends: bool) -> torch.Tensor:
         """The array [T, O, P] that will hold the result for x [T + 4, I, P]; `ends`: padded."""
         T, O, P = len(x) - 4, len(self.mix), x.shape[2]  # noqa: E741
+        shortcut = self.shortcut, x[2:-2]
+        if self.only_shortcut:
+            y = tape.padded(2 if ends else 0, T, O, P)
+            tape.multiply(y, shortcut, bias=self.bias, rectify=True)
+            return y
         y = tape.padded(1, T, O, P)
         tape.convolve_changes(y, self.difference, x, self.difference_bias)
         z = tape.scratch("a", T, O, P)
         tape.convolve(z, self.smooth, tape.with_ends(y, 1), self.smooth_bias)
         y = tape.padded(2, T, O, P) if ends else y
-        factors = (self.mix, z), (self.shortcut, x[2:-2])
-        tape.multiply(y, *factors, bias=self.bias, rectify=True)
+        tape.multiply(y, (self.mix, z), shortcut, bias=self.bias, rectify=True)
         return y
 
 

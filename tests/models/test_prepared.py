@@ -175,6 +175,31 @@ def test_decayed_weights_change_nothing(name, compiled):
     check(network, torch.randn(4, 12, 12), tile=6, compiled=compiled)
 
 
+def decayed(seqlen: int) -> nn.Module:
+    """DeepPro with blocks of which weight decay has left the shortcut, some behind a pooling."""
+    network = trained("DeepPro", seqlen)
+    for block in (*network.layer1, network.layer2[1], network.layer3[-1]):
+        block.conv2.weight.data *= 1e-30
+    return network
+
+
+@forms
+@pytest.mark.parametrize("seqlen", [1, 2, 5, 40])
+def test_blocks_of_which_the_shortcut_is_left(seqlen, compiled):
+    check(decayed(seqlen), torch.randn(seqlen, 13, 18), tile=6, compiled=compiled)
+
+
+def test_what_has_decayed_is_not_computed():
+    """Three quarters of the released Noise weights of DeepPro."""
+
+    def steps(network: nn.Module) -> int:
+        tape = Tape(torch.float32, torch.device("cpu"))
+        prepare(network).full.record(tape, 4, 64)
+        return len(tape.steps)
+
+    assert steps(decayed(8)) < steps(trained("DeepPro", 8)) / 2
+
+
 def test_decayed_weights_leave_no_denormal_numbers():
     """They made the released Noise weights six times slower."""
     weights = torch.tensor([1e-30, -1e-20, 1e-17, -0.5], dtype=torch.float64)
