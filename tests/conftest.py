@@ -1,5 +1,7 @@
 """Fixtures that several folders share."""
 
+import atexit
+import gc
 import importlib.util
 import json
 import signal
@@ -64,6 +66,8 @@ def run_main(monkeypatch, capsys):
             status = end.code
         finally:
             torch.set_flush_denormal(False)  # commands set it, hypothesis wants it unset
+            gc.unfreeze()  # as commands end, no garbage is looked for; here others come
+            atexit.unregister(gc.freeze)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         captured = capsys.readouterr()

@@ -53,7 +53,9 @@ def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     gc.freeze()  # what has been imported stays: Python need not look through it for garbage again
-    atexit.register(gc.freeze)  # nor through anything as it ends, which takes it half a second
+    atexit.register(
+        gc.freeze
+    )  # nor through anything as it ends, half a second: files are closed by then
     try:
         main()
         if sys.stdout:
