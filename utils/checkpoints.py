@@ -23,8 +23,10 @@ except ImportError:  # NumPy 1
 
 LONGEST_WINDOW = 10_000  # frames; a hostile file could ask for terabytes
 
-# Released best_model.pth files hold one NumPy scalar, under the name that NumPy 1 used.
-_ALLOWED = [np.dtype, np.dtypes.Float64DType, (scalar, "numpy.core.multiarray.scalar")]
+# Released best_model.pth files hold one NumPy scalar, under the name that NumPy 1 used; saved
+# again, it has that of NumPy 2.
+_NAMES = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_ALLOWED = [np.dtype, np.dtypes.Float64DType, *((scalar, name) for name in _NAMES)]
 
 
 def save_checkpoint(path: str | Path, state: dict, previous: str | Path | None = None) -> None:

@@ -1,5 +1,7 @@
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,21 @@ def test_a_checkpoint_reads_back(tmp_path):
     assert torch.equal(read["model_state_dict"]["weight"], saved["model_state_dict"]["weight"])
     assert (read["epoch"], read["mean"], read["records"]) == (3, 1.5, saved["records"])
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.mark.parametrize("numpy", ["numpy.core", "numpy._core"])
+def test_a_scalar_of_any_numpy_is_read(tmp_path, numpy):
+    """As released files hold one, and those that a user has saved again."""
+    core = np.float64(0).__reduce__()[0].__module__.removesuffix(".multiarray")
+    torch.save(state(best_iou=np.float64(0.5)), tmp_path / "own.pth")
+    ours, named = (f"{name}.multiarray\n".encode() for name in (core, numpy))
+    with (
+        zipfile.ZipFile(tmp_path / "own.pth") as own,
+        zipfile.ZipFile(tmp_path / "a.pth", "w") as new,
+    ):
+        for part in own.infolist():
+            new.writestr(part, own.read(part).replace(ours, named))
+    assert load_checkpoint(tmp_path / "a.pth")["best_iou"] == 0.5
 
 
 def test_code_is_refused_and_never_run(tmp_path):
