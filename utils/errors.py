@@ -53,9 +53,7 @@ def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     gc.freeze()  # what has been imported stays: Python need not look through it for garbage again
-    atexit.register(
-        gc.freeze
-    )  # nor through anything as it ends, half a second: files are closed by then
+    atexit.register(gc.freeze)  # nor as it ends, half a second; files are closed by then
     try:
         main()
         if sys.stdout:
